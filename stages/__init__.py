@@ -1,0 +1,1 @@
+"""The staged offline jobs: one module per subcommand, files in and files out."""
