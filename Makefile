@@ -1,0 +1,56 @@
+# `make demo` and `make test` do all the set-up on a fresh machine; every stage target calls the command of its name.
+PYTHON ?= python3
+RUN ?= runs/debian
+CONFIG ?= data/debian/ssl-recall.toml
+BIN := .venv/bin
+TOOL := $(BIN)/ssl-recall
+STAGE = $(TOOL) $(1) --config $(CONFIG) --run $(RUN)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench clean prepare popularity mi views train export evaluate
+
+help:  ## Show the targets.
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(TOOL)  ## Train on the embedded Debian package graph and show head, tail and cold recall with and without SSL.
+	$(call STAGE,run)
+
+test: $(BIN)/.dev  ## Run the tests; branch coverage must stay above 90 %.
+	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=90
+
+check: $(BIN)/.dev  ## Formatting, lint with the import boundary, and strict types.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(BIN)/.dev  ## Time every stage on the demo (after make demo).
+	$(BIN)/python benchmarks/stages.py --run $(RUN) --config $(CONFIG)
+
+clean:  ## Remove the demo's run folder and the caches.
+	rm -rf $(RUN) .pytest_cache .mypy_cache .ruff_cache .coverage
+
+prepare: $(TOOL)  ## Validate, encode and split the tables.
+	$(call STAGE,prepare)
+popularity: $(TOOL)  ## Count items: p and log p.
+	$(call STAGE,compute-popularity)
+mi: $(TOOL)  ## Mutual information between the features.
+	$(call STAGE,compute-mi)
+views: $(TOOL)  ## Augmented views of the items.
+	$(call STAGE,build-views)
+train: $(TOOL)  ## Train with SSL, and without it to compare.
+	$(call STAGE,train)
+	$(call STAGE,train) --no-ssl
+export: $(TOOL)  ## Export item and query vectors of both models.
+	$(call STAGE,export-embeddings)
+	$(call STAGE,export-embeddings) --no-ssl
+evaluate: $(TOOL)  ## Recall by slice on the test pairs.
+	$(call STAGE,evaluate)
+
+$(TOOL): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $(TOOL)
+
+$(BIN)/.dev: pyproject.toml $(TOOL)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $(BIN)/.dev

@@ -1,0 +1,88 @@
+"""What a step trains on, as a pure function of (seed, epoch, step): nothing to save for a resume but three numbers."""
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .features import DEFAULT, Bags, EncodedTable
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """R interactions sorted by query, then time; query q took `items[offsets[q] : offsets[q + 1]]`."""
+
+    queries: Tensor  # (R,) int64
+    items: Tensor  # (R,) int64
+    offsets: Tensor  # (Q + 1,) int64
+    until: Tensor  # (R,) int64: what the query took strictly before row r stands before position until[r]
+
+    def to(self, device: torch.device) -> "Interactions":
+        """Move every tensor to a device."""
+        return Interactions(*(tensor.to(device) for tensor in (self.queries, self.items, self.offsets, self.until)))
+
+
+def interactions(
+    queries: Tensor,  # (R,) int64, sorted
+    items: Tensor,  # (R,) int64
+    query_count: int,
+    times: Tensor | None = None,  # (R,) int64, sorted within a query; None where the log has no time
+) -> Interactions:
+    """Index a log by query. Without times nothing is known to lie before anything. Raises ValueError if unsorted."""
+    if len(queries) > 1 and bool((queries[1:] < queries[:-1]).any()):
+        raise ValueError("interactions must be sorted by query")
+    offsets = torch.zeros(query_count + 1, dtype=torch.int64)
+    offsets[1:] = torch.cumsum(torch.bincount(queries, minlength=query_count), 0)
+    until = offsets[queries].clone()
+    if times is not None and len(queries):
+        starts = torch.ones(len(queries), dtype=torch.bool)  # rows that begin a run of one query at one instant
+        starts[1:] = (queries[1:] != queries[:-1]) | (times[1:] != times[:-1])
+        if bool((times[1:] < times[:-1])[queries[1:] == queries[:-1]].any()):
+            raise ValueError("the interactions of a query must be sorted by time")
+        positions = torch.arange(len(queries))
+        until = torch.cummax(torch.where(starts, positions, 0), 0).values
+    return Interactions(queries, items, offsets, until)
+
+
+def generator(*key: int) -> torch.Generator:
+    """Seed a generator from a tuple of integers; no two tuples share a stream, whatever their lengths."""
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+def epoch_order(rows: int, seed: int, epoch: int) -> Tensor:
+    """Shuffle the row numbers of an epoch: (rows,) int64."""
+    return torch.randperm(rows, generator=generator(seed, epoch))
+
+
+def ssl_draw(
+    items: int, size: int, variants: int, key: tuple[int, int, int], *, shared_seed: bool
+) -> tuple[Tensor, Tensor]:
+    """Draw M items uniformly from the catalogue, not from the log, and a variant of views for each: (M,), (M,) int64.
+
+    `key` is (seed, epoch, step). With `shared_seed` the batch has one variant, hence one seed feature, as in the paper.
+    """
+    source = generator(*key, 1)
+    rows = torch.randint(items, (size,), generator=source)
+    drawn = torch.randint(variants, (1 if shared_seed else size,), generator=source)
+    return rows, drawn.expand(size)
+
+
+def history_bags(
+    items: Tensor,  # (R,) int64, the log's items in its order
+    starts: Tensor,  # (B,) int64, where each query's interactions begin
+    until: Tensor,  # (B,) int64, where its past ends
+    size: int,  # at most the last `size` items
+    item_table: EncodedTable,  # its id codes stand for the items
+) -> Bags:
+    """One bag a row: the id codes of the last items that the query took before `until`, one default code where none."""
+    lengths = torch.clamp(until - starts, max=size)
+    back = torch.arange(size, device=items.device)
+    inside = back < lengths[:, None]
+    at = (until[:, None] - 1 - back).clamp(min=0)
+    codes = item_table.codes[item_table.offsets[items[at] * len(item_table.names)]].long()
+    empty = lengths == 0
+    codes[empty, 0] = DEFAULT
+    inside[empty, 0] = True
+    return Bags(codes[inside], lengths.clamp(min=1), at[inside], {})

@@ -1,0 +1,144 @@
+"""Features as a device sees them: one ragged array of codes for a whole table, cut into (row, feature) bags.
+
+Codes are local to a vocabulary: 0 is the default (hidden by a view, missing, or an item with no id vector yet), 1 an
+unknown value (of a dense feature: present), 2.. the vocabulary's values.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    import polars as pl
+
+DEFAULT, UNKNOWN, FIRST = 0, 1, 2
+PRESENT = UNKNOWN  # a dense feature has no vocabulary: its code only says whether the vector is there
+
+
+class Kind(StrEnum):
+    """What a column is."""
+
+    ID = "id"
+    CATEGORICAL = "categorical"
+    MULTI_VALUED = "multi-valued"
+    NUMERIC = "numeric"
+    DENSE = "dense"
+
+
+@dataclass(frozen=True)
+class EncodedTable:
+    """N rows, K features, V values in all; bag (n, k) is `codes[offsets[n * K + k] : offsets[n * K + k + 1]]`.
+
+    No bag is empty: a missing value is one code 0. The j-th value of row n, the one that bit j of a view's mask is
+    about, is `codes[offsets[n * K] + j]`.
+    """
+
+    names: tuple[str, ...]  # (K,), the id first where there is one
+    kinds: tuple[Kind, ...]  # (K,)
+    vocabularies: tuple[str, ...]  # (K,), features that share one share its embedding table
+    codes: Tensor  # (V,) int32
+    offsets: Tensor  # (N * K + 1,) int64
+    dense: dict[str, Tensor]  # per dense feature (N, W) float32, zeros where missing
+
+    @property
+    def rows(self) -> int:
+        """N."""
+        return (len(self.offsets) - 1) // max(len(self.names), 1)
+
+    def to(self, device: torch.device) -> "EncodedTable":
+        """Move every tensor to a device."""
+        dense = {name: vectors.to(device) for name, vectors in self.dense.items()}
+        return EncodedTable(
+            self.names, self.kinds, self.vocabularies, self.codes.to(device), self.offsets.to(device), dense
+        )
+
+
+@dataclass(frozen=True)
+class Bags:
+    """The (row, feature) bags of a batch of B rows, R values in all."""
+
+    codes: Tensor  # (R,) int64, local to each feature's vocabulary
+    lengths: Tensor  # (B * K,) int64, at least 1
+    values: Tensor  # (R,) int64, where each value stands in the table
+    dense: dict[str, Tensor]  # per dense feature (B, W)
+
+
+def encoded_table(frame: "pl.DataFrame", features: "pl.DataFrame") -> EncodedTable:
+    """Collect the `__code` columns of a table, with the rows of features.parquet that describe them."""
+    names, kinds = tuple(features["feature"]), tuple(Kind(kind) for kind in features["kind"])
+    per_feature = [_ragged(frame[f"{name}__code"], kind) for name, kind in zip(names, kinds, strict=True)]
+    n, k = frame.height, len(names)
+    lengths = np.stack([length for _, length in per_feature], axis=1) if k else np.zeros((n, 0), np.int64)
+    offsets = np.zeros(n * k + 1, np.int64)
+    np.cumsum(lengths.ravel(), out=offsets[1:])
+    codes = np.empty(offsets[-1], np.int32)
+    for number, (values, length) in enumerate(per_feature):
+        starts = offsets[:-1].reshape(n, k)[:, number]
+        within = np.arange(len(values)) - np.repeat(np.cumsum(length) - length, length)
+        codes[np.repeat(starts, length) + within] = values
+    dense = {
+        name: torch.from_numpy(_dense(frame[name], width))
+        for name, kind, width in zip(names, kinds, features["width"], strict=True)
+        if kind is Kind.DENSE
+    }
+    return EncodedTable(
+        names, kinds, tuple(features["vocabulary"]), torch.from_numpy(codes), torch.from_numpy(offsets), dense
+    )
+
+
+def bags_of(table: EncodedTable, rows: Tensor) -> Bags:
+    """Gather the bags of the given rows (B,) int64; a row may be given twice."""
+    k = len(table.names)
+    starts, ends = table.offsets[rows * k], table.offsets[(rows + 1) * k]
+    values = ranges(starts, ends - starts)
+    bag = (rows[:, None] * k + torch.arange(k, device=rows.device)).reshape(-1)
+    lengths = table.offsets[bag + 1] - table.offsets[bag]
+    dense = {name: vectors[rows] for name, vectors in table.dense.items()}
+    return Bags(table.codes[values].long(), lengths, values, dense)
+
+
+def hide(bags: Bags, keep: Tensor) -> Bags:
+    """Drop the values that a view does not keep, keep is (R,) bool; a bag that loses all of them holds the default."""
+    bag = torch.repeat_interleave(torch.arange(len(bags.lengths), device=keep.device), bags.lengths)
+    kept = torch.zeros_like(bags.lengths).index_add_(0, bag, keep.long())
+    first = torch.cumsum(bags.lengths, 0) - bags.lengths
+    emptied = first[kept == 0]  # the first value of an emptied bag stays, as the default
+    codes, stays = bags.codes.clone(), keep.clone()
+    codes[emptied] = DEFAULT
+    stays[emptied] = True
+    return Bags(codes[stays], kept.clamp(min=1), bags.values[stays], bags.dense)
+
+
+def ranges(starts: Tensor, lengths: Tensor) -> Tensor:
+    """Concatenate start .. start + length - 1 of every row: (B,), (B,) -> (sum of lengths,)."""
+    ends = torch.cumsum(lengths, 0)
+    shift = torch.repeat_interleave(starts - ends + lengths, lengths)
+    return shift + torch.arange(len(shift), device=starts.device)
+
+
+def _ragged(column: "pl.Series", kind: Kind) -> tuple[np.ndarray, np.ndarray]:
+    """Give a codes column as (values, lengths); an empty or null list is one default code."""
+    import polars as pl
+
+    if kind is not Kind.MULTI_VALUED:
+        codes = column.cast(pl.Int32).fill_null(DEFAULT).to_numpy()
+        return codes, np.ones(len(codes), np.int64)
+    lengths = column.list.len().fill_null(0).to_numpy().astype(np.int64)
+    values = column.explode(empty_as_null=True).fill_null(DEFAULT).cast(pl.Int32).to_numpy()
+    return values, np.maximum(lengths, 1)
+
+
+def _dense(column: "pl.Series", width: int) -> np.ndarray:
+    """Give a dense column as (N, W) float32, zeros where it is missing."""
+    import polars as pl
+
+    array = column.cast(pl.Array(pl.Float32, width))
+    vectors = np.zeros((len(array), width), np.float32)
+    present = array.is_not_null().to_numpy()
+    if present.any():
+        vectors[present] = array.drop_nulls().to_numpy()
+    return vectors

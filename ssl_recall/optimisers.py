@@ -1,0 +1,42 @@
+"""Row-wise Adagrad: one accumulator a row of an embedding table, and only the rows of a step are touched."""
+
+from collections.abc import Callable, Iterable
+from typing import overload
+
+import torch
+from torch import Tensor
+
+
+class RowwiseAdagrad(torch.optim.Optimizer):
+    """Adagrad whose accumulator is the mean square of a row's gradient (Duchi et al. 2011; DLRM's row-wise form).
+
+    Memory is one float a row instead of one a weight, and a step costs what its rows cost, not what the table does.
+    Gradients must be sparse (`embedding_bag(..., sparse=True)`).
+    """
+
+    def __init__(self, params: Iterable[Tensor], lr: float, eps: float = 1e-8) -> None:
+        """`lr` is the length of a row's first step, in units of its gradient's root mean square."""
+        super().__init__(params, {"lr": lr, "eps": eps})
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Take one step along every parameter that has a gradient; a closure is evaluated first, as torch does."""
+        loss = None if closure is None else torch.enable_grad()(closure)()
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is None:
+                    continue
+                state = self.state[weight]
+                if not state:
+                    state["sum"] = torch.zeros(len(weight), device=weight.device)
+                gradient = weight.grad.coalesce()
+                rows, values = gradient.indices()[0], gradient.values()
+                state["sum"].index_add_(0, rows, values.pow(2).mean(1))
+                scale = state["sum"][rows].sqrt_().add_(group["eps"])
+                weight.index_add_(0, rows, values / scale[:, None], alpha=-group["lr"])
+        return loss

@@ -1,0 +1,108 @@
+"""The two towers: embedded features, a perceptron beside a straight path, unit vectors."""
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .features import PRESENT, Bags, EncodedTable, Kind
+
+UNIT_EPS = 1e-6  # normalising a zero vector with a smaller one gives gradients of 1e12 in float32
+
+
+class FeatureEmbeddings(nn.Module):
+    """One table for all vocabularies of both towers, so that features that share a vocabulary share its vectors."""
+
+    def __init__(self, vocabularies: dict[str, int], width: int) -> None:
+        """`vocabularies` gives the number of codes of each, default and unknown included."""
+        super().__init__()
+        self.starts: dict[str, int] = {}
+        total = 0
+        for name, codes in vocabularies.items():
+            self.starts[name] = total
+            total += codes
+        self.width = width
+        self.weight = nn.Parameter(torch.empty(total, width))
+        nn.init.normal_(self.weight, std=0.05)
+
+    def forward(self, bags: Bags, starts: Tensor) -> Tensor:
+        """Average each bag: B * K bags, starts (K,) int64 -> (B, K, E)."""
+        features = len(starts)
+        start = starts.repeat(len(bags.lengths) // features)
+        codes = bags.codes + torch.repeat_interleave(start, bags.lengths)
+        offsets = torch.cumsum(bags.lengths, 0) - bags.lengths
+        pooled = F.embedding_bag(codes, self.weight, offsets, mode="mean", sparse=True)
+        return pooled.view(-1, features, self.width)
+
+
+class Tower(nn.Module):
+    """Features of one side to unit vectors; the embeddings may be shared with the other side."""
+
+    starts: Tensor
+    past_start: Tensor
+
+    def __init__(
+        self,
+        embeddings: FeatureEmbeddings,
+        table: EncodedTable,
+        hidden: Sequence[int],
+        width: int,
+        history: str | None = None,
+    ) -> None:
+        """`history` names the vocabulary of the last items a query took: one more bag after the table's features."""
+        super().__init__()
+        self.embeddings = embeddings
+        starts = torch.tensor([embeddings.starts[name] for name in table.vocabularies])
+        self.register_buffer("starts", starts, persistent=False)
+        self.past = history is not None
+        past = torch.tensor([embeddings.starts[history]] if history else [], dtype=torch.int64)
+        self.register_buffer("past_start", past, persistent=False)
+        self.dense_at = {
+            name: at for at, (name, kind) in enumerate(zip(table.names, table.kinds, strict=True)) if kind is Kind.DENSE
+        }
+        self.project = nn.ModuleList(
+            nn.Linear(table.dense[name].shape[1], embeddings.width, bias=False) for name in self.dense_at
+        )
+        sizes = [(len(table.names) + self.past) * embeddings.width, *hidden]
+        layers: list[nn.Module] = []
+        for size_in, size_out in itertools.pairwise(sizes):
+            layers += [nn.Linear(size_in, size_out), nn.ReLU()]
+        self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], width))
+        self.skip = nn.Linear(sizes[0], width, bias=False)  # rare values learn faster on the straight path
+
+    def forward(self, bags: Bags, past: Bags | None = None) -> Tensor:
+        """Embed B rows, with what their queries took before as B bags of item ids: -> (B, D) unit rows."""
+        assert (past is not None) == self.past, "a tower with a history takes it at every call, one without never does"
+        pooled = self.embeddings(bags, self.starts)
+        if self.dense_at:
+            pooled = self._add_dense(pooled, bags)
+        if past is not None:
+            pooled = torch.cat([pooled, self.embeddings(past, self.past_start)], 1)
+        features = pooled.flatten(1)
+        return unit(self.layers(features) + self.skip(features))
+
+    def _add_dense(self, pooled: Tensor, bags: Bags) -> Tensor:
+        """Add the projected vector where a dense feature is present and not hidden; elsewhere its default stands."""
+        first = torch.cumsum(bags.lengths, 0) - bags.lengths
+        code = bags.codes[first].view(-1, len(self.starts))
+        parts = list(pooled.unbind(1))
+        for (name, at), project in zip(self.dense_at.items(), self.project, strict=True):
+            present = (code[:, at] == PRESENT).unsqueeze(1)
+            parts[at] = parts[at] + present * project(bags.dense[name])
+        return torch.stack(parts, 1)
+
+
+class TwoTower(nn.Module):
+    """A query tower and an item tower over one table of embeddings."""
+
+    def __init__(self, embeddings: FeatureEmbeddings, query: Tower, item: Tower) -> None:
+        """Keep the three parts."""
+        super().__init__()
+        self.embeddings, self.query, self.item = embeddings, query, item
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Scale rows to length 1: (B, D) -> (B, D); a zero row stays zero."""
+    return F.normalize(vectors, dim=1, eps=UNIT_EPS)

@@ -1,0 +1,63 @@
+"""Recall on held-out pairs while the model trains: exact, over the whole catalogue, by slice."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .batches import Interactions
+from .features import EncodedTable, ranges
+from .retrieval import ranks
+from .towers import TwoTower
+from .training import embed_items, embed_queries
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """P held-out pairs of some of the queries, and the slice each pair belongs to."""
+
+    queries: Tensor  # (P,) int64 query rows, sorted
+    items: Tensor  # (P,) int64 item rows
+    slices: dict[str, Tensor]  # name -> (P,) bool
+
+    def to(self, device: torch.device) -> "HeldOut":
+        """Move every tensor to a device."""
+        slices = {name: members.to(device) for name, members in self.slices.items()}
+        return HeldOut(self.queries.to(device), self.items.to(device), slices)
+
+
+def sample(
+    queries: Tensor,  # (P,) int64, sorted
+    items: Tensor,  # (P,) int64
+    slices: dict[str, Tensor],  # name -> (N,) bool over items
+    most: int,
+    source: torch.Generator,
+) -> HeldOut:
+    """Keep the held-out pairs of at most `most` queries, drawn without replacement."""
+    distinct = queries.unique()
+    drawn = distinct[torch.randperm(len(distinct), generator=source)[:most]]
+    kept = torch.isin(queries, drawn)
+    return HeldOut(queries[kept], items[kept], {name: members[items[kept]] for name, members in slices.items()})
+
+
+def recall(
+    model: TwoTower,
+    items: EncodedTable,
+    queries: EncodedTable,
+    log: Interactions,
+    held_out: HeldOut,
+    history: int,
+    k: int,
+) -> dict[str, float]:
+    """Share of a slice's held-out pairs whose item is among the k nearest, what the query took in training aside.
+
+    NaN for a slice without pairs.
+    """
+    rows, row_of_pair = held_out.queries.unique(return_inverse=True)
+    vectors = embed_queries(model, queries, log, items, history, rows)
+    lengths = log.offsets[rows + 1] - log.offsets[rows]
+    taken = log.items[ranges(log.offsets[rows], lengths)]
+    known = (torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]), taken)
+    hits = ranks(vectors, embed_items(model, items), (row_of_pair, held_out.items), known) < k
+    found = {name: hits[members].double().mean().item() for name, members in held_out.slices.items()}
+    return {"recall": hits.double().mean().item()} | {f"recall_{name}": value for name, value in found.items()}

@@ -1,0 +1,73 @@
+"""The command line: every stage a subcommand, every refusal one line and an exit code."""
+
+import errno
+import importlib
+import sys
+import traceback
+
+import typer
+
+from . import console
+from .errors import StageError
+
+STAGES = (
+    "init",
+    "prepare",
+    "compute-popularity",
+    "compute-mi",
+    "build-views",
+    "show-views",
+    "train",
+    "export-embeddings",
+    "evaluate",
+    "run",
+    "status",
+)
+
+app = typer.Typer(
+    help="Item retrieval that also recalls the long tail: a two-tower model with a self-supervised item tower.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for _name in STAGES:
+    _module = _name.replace("-", "_")
+    app.command(_name)(getattr(importlib.import_module(f".{_module}", __package__), _module))
+
+
+def main() -> None:
+    """Run the command line; what the user can mend becomes one line and its exit code."""
+    debug = "--debug" in sys.argv
+    if debug:
+        sys.argv.remove("--debug")
+    try:
+        app()
+    except (Exception, KeyboardInterrupt) as error:
+        if debug:
+            traceback.print_exc()
+        code, line = _outcome(error)
+        console.err.print(f"ssl-recall: {line}", style="red", soft_wrap=True)
+        sys.exit(code)
+
+
+def _outcome(error: BaseException) -> tuple[int, str]:
+    """Give the exit code and the line."""
+    match error:
+        case StageError():
+            return error.code, str(error)
+        case KeyboardInterrupt():
+            return 130, "stopped"
+        case OSError() | MemoryError():
+            return 5, f"{_os_rule(error)}: {str(error) or 'out of memory'}"
+    first = (str(error).splitlines() or [""])[0]
+    return 70, f"BUG: {type(error).__name__}: {first}; run again with --debug and report it"
+
+
+def _os_rule(error: BaseException) -> str:
+    if isinstance(error, MemoryError):
+        return "OUT_OF_MEMORY"
+    number = getattr(error, "errno", None)
+    return {errno.ENOSPC: "DISK_FULL", errno.EDQUOT: "DISK_FULL", errno.EFBIG: "FILE_TOO_LARGE"}.get(
+        number or 0, "FILE"
+    )

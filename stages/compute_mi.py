@@ -1,0 +1,131 @@
+"""Measure what each item feature says about each other one."""
+
+from enum import StrEnum
+from itertools import combinations_with_replacement
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from . import artifacts, console
+
+if TYPE_CHECKING:
+    import polars as pl
+    from rich.table import Table
+    from rich.text import Text
+
+READS = ("items.parquet", "features.parquet")
+WRITES = ("mutual_information.parquet",)
+WIDEST = 16  # features of a heat table that fits a terminal; of more, the strongest pairs are listed
+LISTED = 20
+
+
+class IdRole(StrEnum):
+    """Whether the item id is a feature among the others."""
+
+    EXCLUDE = "exclude"
+    INCLUDE = "include"
+
+
+def compute_mi(
+    run: artifacts.RunOption = artifacts.DEFAULT_RUN,
+    config: artifacts.ConfigOption = None,
+    id: Annotated[  # noqa: A002 - the flag and the settings key have one name
+        IdRole,
+        typer.Option(help="The item id as a feature: unique, so its plug-in MI with f is H(f), its corrected one 0."),
+    ] = IdRole.EXCLUDE,
+    shuffles: Annotated[int, typer.Option(min=1, help="Permutations that the chance level is the mean of.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of the permutations.")] = 1,
+    force: artifacts.ForceOption = False,
+) -> None:
+    """Compute the mutual information of every pair of item features, in nats over the catalogue.
+
+    Reads items.parquet and features.parquet; writes mutual_information.parquet: every ordered pair with the plug-in MI,
+    its chance level (the same with one feature's rows shuffled), the MI above chance, that as a share of what was
+    possible above chance (0 to 1), both entropies and numbers of values. Prints the last as a table.
+    """
+    with artifacts.Job(run, "compute-mi", locals(), reads=READS, writes=WRITES, force=force) as job:
+        if job.up_to_date:
+            return
+        from ssl_recall import mutual_information
+
+        codes = _codes(job.read("items.parquet"), job.read("features.parquet"), with_id=id is IdRole.INCLUDE)
+        todo = list(combinations_with_replacement(codes.columns, 2))
+        pairs = []
+        with console.progress("compute-mi", len(todo) * codes.height) as advance:
+            for a, b in todo:
+                pairs.append(mutual_information.pair_information(codes, a, b, seed=seed, shuffles=shuffles))
+                advance(codes.height)
+        matrix = mutual_information.mutual_information_matrix(codes, pairs)
+
+        _warn_of_useless(matrix)
+        if codes.width:
+            console.out.print("mutual information above chance, in % of what is possible", soft_wrap=True)
+            console.out.print(_heat_table(matrix) if codes.width <= WIDEST else _strongest(matrix))
+        job.write("mutual_information.parquet", matrix)
+        job.done(f"{codes.height:,} items, {codes.width} features, {len(todo)} pairs")
+
+
+def _codes(items: "pl.DataFrame", features: "pl.DataFrame", *, with_id: bool) -> "pl.DataFrame":
+    """Give one column of codes a feature."""
+    import polars as pl
+
+    # the id is told by the row number: its code column knows only the items that have an id vector
+    rows = features.filter(pl.col("side") == "item").select("feature", "kind").rows()
+    columns = [
+        pl.int_range(pl.len(), dtype=pl.Int64).alias(name) if kind == "id" else pl.col(f"{name}__code").alias(name)
+        for name, kind in rows
+        if kind != "id" or with_id
+    ]
+    return items.select(columns)
+
+
+def _warn_of_useless(matrix: "pl.DataFrame") -> None:
+    """Warn of features that are constant, and of pairs that say the same."""
+    import polars as pl
+
+    for name in matrix.filter(pl.col("feature_a") == pl.col("feature_b"), pl.col("entropy_a") <= 0)["feature_a"]:
+        console.warn(f"feature {name} has one value in the whole catalogue: it says nothing")
+    same = pl.col("mi") >= pl.max_horizontal("entropy_a", "entropy_b") - 1e-9
+    above_chance = pl.col("mi_normalised") > 0  # two columns of unique values are no twins
+    twins = matrix.filter(pl.col("feature_a") < pl.col("feature_b"), same, above_chance)
+    for a, b in twins.select("feature_a", "feature_b").rows():
+        console.warn(f"features {a} and {b} say the same: each determines the other")
+
+
+def _heat_table(matrix: "pl.DataFrame") -> "Table":
+    """Lay the normalised measure out as a square, coloured by strength."""
+    from rich.table import Table
+    from rich.text import Text
+
+    features = matrix["feature_a"].unique(maintain_order=True).to_list()
+    values = matrix["mi_normalised"].to_numpy().reshape(len(features), len(features))
+    table = Table(box=None, padding=(0, 0, 0, 1))
+    table.add_column("", no_wrap=True)
+    for number in range(len(features)):
+        table.add_column(str(number + 1), justify="right", no_wrap=True)
+    for row, name in enumerate(features):
+        cells = [_cell(value) if row != column else Text("·", style="dim") for column, value in enumerate(values[row])]
+        table.add_row(Text(f"{row + 1:>2} {name}"), *cells)
+    return table
+
+
+def _strongest(matrix: "pl.DataFrame") -> "Table":
+    """List the pairs of two features with the highest normalised measure."""
+    import polars as pl
+    from rich.table import Table
+    from rich.text import Text
+
+    pairs = matrix.filter(pl.col("feature_a") < pl.col("feature_b"))
+    strongest = pairs.sort("mi_normalised", "feature_a", "feature_b", descending=[True, False, False]).head(LISTED)
+    table = Table(box=None, show_header=False)
+    for a, b, value in strongest.select("feature_a", "feature_b", "mi_normalised").rows():
+        table.add_row(Text(a), Text(b), _cell(value))
+    return table
+
+
+def _cell(value: float) -> "Text":
+    """Write a share of 0 to 1 in per cent, coloured from the terminal's own background to a strong red."""
+    from rich.text import Text
+
+    other = round(225 * (1 - min(value, 1.0)))
+    return Text(str(round(100 * value)), style="dim" if value < 0.05 else f"black on #ff{other:02x}{other:02x}")

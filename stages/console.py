@@ -1,0 +1,35 @@
+"""The two consoles: `out` for what was asked for, `err` for how the work goes."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+out = Console(highlight=False, markup=False, emoji=False)
+err = Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+
+def warn(message: str) -> None:
+    """Print one warning line on stderr; text of the user's is printed as it stands, never as markup."""
+    err.print(f"warning: {message}", style="yellow", soft_wrap=True)
+
+
+@contextlib.contextmanager
+def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar with the rate and the time left on stderr; the value given advances it."""
+    columns = (
+        TextColumn("{task.description:<26}", markup=False),
+        BarColumn(bar_width=30),
+        TaskProgressColumn(show_speed=True),
+        TextColumn("{task.fields[rate]}", markup=False),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task(title, total=total, rate="")
+
+        def advance(count: int) -> None:
+            speed = bar.tasks[0].finished_speed or bar.tasks[0].speed or 0.0
+            bar.update(task, advance=count, rate=f"{speed:,.0f} rows/s")
+
+        yield advance

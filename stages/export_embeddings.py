@@ -1,0 +1,86 @@
+"""Embed the whole catalogue, or new items that training never saw, and the queries."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from . import artifacts, contract, models
+
+if TYPE_CHECKING:
+    import polars as pl
+    from torch import Tensor
+
+READS = (
+    "features.parquet",
+    "vocabulary.parquet",
+    "items.parquet",
+    "queries.parquet",
+    "train.parquet",
+    "validation.parquet",
+)
+MODEL = ("model/weights.safetensors", "model/model.json")
+
+
+def export_embeddings(
+    run: artifacts.RunOption = artifacts.DEFAULT_RUN,
+    config: artifacts.ConfigOption = None,
+    ssl: Annotated[bool, typer.Option(help="--no-ssl exports the model in RUN/no-ssl/.")] = True,
+    queries: Annotated[bool, typer.Option(help="Export the query vectors too; evaluate needs them.")] = True,
+    items: Annotated[
+        Path | None,
+        typer.Option(
+            help="Embed the items of this table in place of the catalogue, new ones by the default id vector."
+        ),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Where the vectors of --items go (a Parquet file).")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    threads: Annotated[int, typer.Option(min=1, help="Processor threads; another number changes the last digits.")] = 1,
+    force: artifacts.ForceOption = False,
+) -> None:
+    """Write unit vectors: item_id, embedding for every item, query_id, embedding for every query.
+
+    Reads model/, the encoded tables, and the interactions up to the test period (a query's history); writes
+    item_embeddings.parquet and query_embeddings.parquet. Nearest by cosine (= dot product) is best.
+    """
+    settings = {name: value for name, value in locals().items() if name not in {"items", "output"}}
+    folder = "" if ssl else contract.NO_SSL
+    writes = (f"{folder}item_embeddings.parquet", *([f"{folder}query_embeddings.parquet"] if queries else []))
+    reads = (*READS, *(folder + name for name in MODEL))
+    stage = "export-embeddings" if ssl else "export-embeddings --no-ssl"
+    if items is not None:
+        with artifacts.reading(run, reads) as job:
+            _export_new(job, folder, items, output or run / f"{folder}new_item_embeddings.parquet", device, threads)
+        return
+    with artifacts.Job(run, stage, settings, reads=reads, writes=writes, force=force) as job:
+        if job.up_to_date:
+            return
+        import polars as pl
+        import torch
+
+        from ssl_recall import training
+
+        torch.set_num_threads(threads)
+        item_table, query_table = models.tables(job)
+        model, shape = models.load(job, folder, item_table, query_table)
+        place = models.device_of(device)
+        item_table, query_table = item_table.to(place), query_table.to(place)
+        vectors = training.embed_items(model.to(place), item_table)
+        job.write(writes[0], _frame(job.read("items.parquet", ["item_id"]), vectors))
+        if queries:
+            seen = [job.read(name) for name in ("train.parquet", "validation.parquet")]
+            log = models.log_of(pl.concat(seen, how="diagonal"), query_table.rows).to(place)
+            asked = training.embed_queries(model, query_table, log, item_table, shape["history"])
+            job.write(writes[1], _frame(job.read("queries.parquet", ["query_id"]), asked))
+        job.done(
+            f"{item_table.rows:,} items"
+            + (f", {query_table.rows:,} queries" if queries else "")
+            + f", width {vectors.shape[1]}"
+        )
+
+
+def _frame(ids: "pl.DataFrame", vectors: "Tensor") -> "pl.DataFrame":
+    import polars as pl
+
+    array = vectors.cpu().numpy()
+    return ids.with_columns(embedding=pl.Series(array, dtype=pl.Array(pl.Float32, array.shape[1])))

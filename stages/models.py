@@ -1,0 +1,117 @@
+"""A model on disk: safetensors for the weights, JSON for what rebuilds it; and the tables it reads, as tensors."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from . import artifacts
+from .errors import ArtifactError, SettingsError
+
+if TYPE_CHECKING:
+    import polars as pl
+    import torch
+
+    from ssl_recall.batches import Interactions
+    from ssl_recall.features import EncodedTable
+    from ssl_recall.towers import TwoTower
+
+SHAPE = ("embedding_width", "hidden", "width", "history", "seed")  # the settings that a model is rebuilt from
+
+
+def device_of(name: str) -> "torch.device":
+    """Choose the device: `auto` is CUDA where there is one. Raises SettingsError for a name that torch cannot use."""
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise SettingsError(f"--device {name}: {str(error).splitlines()[0]}; try auto or cpu", "DEVICE") from None
+    return torch.device(name)
+
+
+def tables(job: artifacts.Job) -> tuple["EncodedTable", "EncodedTable"]:
+    """Read the catalogue and the queries as tensors."""
+    from ssl_recall.features import encoded_table
+
+    features = job.read("features.parquet")
+    items, queries = (
+        encoded_table(job.read(name), features.filter(side=side))
+        for name, side in (("items.parquet", "item"), ("queries.parquet", "query"))
+    )
+    return items, queries
+
+
+def log_of(frame: "pl.DataFrame", query_count: int) -> "Interactions":
+    """Index a table of interactions (train.parquet, say) by query; its timestamps order a history."""
+    import polars as pl
+    import torch
+
+    from ssl_recall.batches import interactions
+
+    frame = frame.sort("query_index", *[name for name in ("timestamp",) if name in frame.columns], "item_index")
+    times = (
+        torch.from_numpy(frame["timestamp"].cast(pl.Int64).to_numpy().copy()) if "timestamp" in frame.columns else None
+    )
+    return interactions(
+        torch.from_numpy(frame["query_index"].cast(pl.Int64).to_numpy().copy()),
+        torch.from_numpy(frame["item_index"].cast(pl.Int64).to_numpy().copy()),
+        query_count,
+        times,
+    )
+
+
+def build(
+    items: "EncodedTable", queries: "EncodedTable", features: "pl.DataFrame", shape: dict[str, Any]
+) -> "TwoTower":
+    """Make the model with its first weights; `shape` holds the settings named in SHAPE."""
+    from ssl_recall.training import two_tower
+
+    vocabularies = dict(features.select("vocabulary", "codes").unique(maintain_order=True).iter_rows())
+    return two_tower(
+        items,
+        queries,
+        vocabularies,
+        embedding_width=shape["embedding_width"],
+        hidden=shape["hidden"],
+        width=shape["width"],
+        history=shape["history"] > 0,
+        seed=shape["seed"],
+    )
+
+
+def save(job: artifacts.Job, folder: str, model: "TwoTower", settings: dict[str, Any], best: dict[str, Any]) -> None:
+    """Stage weights and JSON for publication."""
+    from safetensors.torch import save as to_bytes
+
+    weights = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
+    weights = {name: tensor for name, tensor in weights.items() if name not in SHARED}
+    with job.open(f"{folder}model/weights.safetensors") as file:
+        file.write(to_bytes(weights))
+    about = {"shape": {name: settings[name] for name in SHAPE}, "epoch": best}
+    with job.open(f"{folder}model/model.json") as file:
+        file.write(json.dumps(about, indent=1, sort_keys=True).encode())
+
+
+SHARED = ("query.embeddings.weight", "item.embeddings.weight")  # one table under three names
+
+
+def load(
+    job: artifacts.Job, folder: str, items: "EncodedTable", queries: "EncodedTable"
+) -> tuple["TwoTower", dict[str, Any]]:
+    """Read a model for these tables; gives it with its shape. Raises ArtifactError when they do not fit it."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load as from_bytes
+
+    try:
+        about = json.loads(job.path(f"{folder}model/model.json").read_bytes())
+        model = build(items, queries, job.read("features.parquet"), about["shape"])
+        weights = from_bytes(job.path(f"{folder}model/weights.safetensors").read_bytes())
+        weights |= dict.fromkeys(SHARED, weights["embeddings.weight"])
+        model.load_state_dict(weights)
+    except (ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        line = str(error).splitlines()[0]
+        raise ArtifactError(
+            f"{job.run / folder}model: does not fit the tables ({line}); train again", "MODEL"
+        ) from None
+    return model, about["shape"]

@@ -1,0 +1,117 @@
+"""Show an item's views in words."""
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from . import artifacts, console
+from .errors import ArtifactError, SettingsError
+
+if TYPE_CHECKING:
+    import polars as pl
+    from rich.table import Table
+
+    from ssl_recall.features import EncodedTable
+
+READS = ("features.parquet", "vocabulary.parquet", "items.parquet", "views.parquet")
+HIDDEN = "default"
+
+
+def show_views(
+    item: Annotated[str, typer.Argument(metavar="ITEM", help="An item id of the catalogue.")],
+    run: artifacts.RunOption = artifacts.DEFAULT_RUN,
+    config: artifacts.ConfigOption = None,  # noqa: ARG001 - read by its callback
+) -> None:
+    """Print the pairs of views of one item in words, a table a variant; what is hidden reads `default`.
+
+    Reads features, vocabulary, items and views; writes nothing. What is missing, and the id of an item that is too rare
+    for an id vector, is `default` in any view; a value that the vocabulary does not hold is `unknown`.
+    """
+    with artifacts.reading(run, READS) as job:
+        import polars as pl
+
+        from ssl_recall import features, views
+
+        described = job.read("features.parquet").filter(pl.col("side") == "item")
+        items = job.read("items.parquet")
+        row = items.filter(pl.col("item_id").cast(pl.String) == item)
+        if not row.height:
+            raise SettingsError(f"no item {item!r} in the catalogue; {_nearest(item, items)}", "UNKNOWN_ITEM")
+        table = features.encoded_table(row, described)
+        own = job.read("views.parquet").filter(pl.col("item_id") == row["item_id"][0])
+        try:
+            keep_a, keep_b = views.unpack(own, table.offsets, len(table.names))
+        except ValueError as error:
+            raise ArtifactError(f"views.parquet: {error}; run: ssl-recall build-views --run {run}", "STALE") from None
+        words = _words(table, job.read("vocabulary.parquet"))
+
+        came = [_as_came(row[name][0]) for name in table.names]
+        for number, (variant, seed) in enumerate(own.select("variant", "seed_feature").rows()):
+            title = f"variant {variant}" + (f", seed feature {seed}" if seed is not None else "")
+            sides = [_view(words, table, keep[number].tolist()) for keep in (keep_a, keep_b)]
+            console.out.print(_side_by_side(title, table.names, came, *sides))
+
+
+def _nearest(item: str, items: "pl.DataFrame") -> str:
+    import difflib
+
+    import polars as pl
+
+    ids = items["item_id"].cast(pl.String)
+    start = ids.filter(ids.str.to_lowercase().str.starts_with(item[:1].lower()))  # all ids take seconds
+    close = difflib.get_close_matches(item, start.to_list(), n=3)
+    return "did you mean " + ", ".join(map(repr, close)) if close else f"the first is {ids.first()!r}"
+
+
+def _words(table: "EncodedTable", vocabulary: "pl.DataFrame") -> list[str]:
+    """Name each of the item's values: -> V words."""
+    import polars as pl
+
+    from ssl_recall.features import DEFAULT, UNKNOWN, Kind
+
+    bounds = table.offsets.tolist()
+    words = []
+    for number, (name, kind) in enumerate(zip(table.vocabularies, table.kinds, strict=True)):
+        codes = table.codes[bounds[number] : bounds[number + 1]].tolist()
+        known = vocabulary.filter(pl.col("vocabulary") == name, pl.col("code").is_in(codes))
+        word = {DEFAULT: HIDDEN, UNKNOWN: "present" if kind is Kind.DENSE else "unknown"}
+        word |= dict(known.select("code", "value").rows())
+        words += [word[code] for code in codes]
+    return words
+
+
+def _view(words: list[str], table: "EncodedTable", keep: list[bool]) -> list[str]:
+    """Give what a view shows of each feature: -> K texts."""
+    bounds = table.offsets.tolist()
+    shown = []
+    for start, end in pairwise(bounds):
+        kept = [word for word, stays in zip(words[start:end], keep[start:end], strict=True) if stays]
+        shown.append(", ".join(kept) or HIDDEN)
+    return shown
+
+
+def _as_came(value: object) -> str:
+    """Write an item's own value: a list with commas, a vector by its length."""
+    import polars as pl
+
+    if isinstance(value, pl.Series):
+        if value.dtype.is_float():
+            return f"{len(value)} numbers"
+        value = ", ".join(map(str, value.drop_nulls()))
+    return "" if value is None else str(value)
+
+
+def _side_by_side(title: str, features: tuple[str, ...], *columns: list[str]) -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("feature", "item", "view a", "view b", title=Text(_printable(title)), title_justify="left")
+    for cells in zip(features, *columns, strict=True):
+        table.add_row(*(Text(_printable(cell), style="dim" if cell == HIDDEN else "") for cell in cells))
+    return table
+
+
+def _printable(text: str) -> str:
+    """Show control characters as escapes: an item's title is not to steer the terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,0 +1,200 @@
+"""Train the two towers, with or without the self-supervised task on the item tower."""
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import artifacts, console, contract, models
+from .errors import InputError, NumberError
+
+if TYPE_CHECKING:
+    import polars as pl
+    import torch
+
+    from ssl_recall.towers import TwoTower
+    from ssl_recall.training import Objective, TrainingData
+    from ssl_recall.validation import HeldOut
+
+READS = (
+    "features.parquet",
+    "items.parquet",
+    "queries.parquet",
+    "train.parquet",
+    "validation.parquet",
+    "popularity.parquet",
+)
+VIEWS = "views.parquet"
+WRITES = ("model/weights.safetensors", "model/model.json", "training.parquet")
+K = 50  # of the validation recall
+VALIDATION = 2  # the stream that draws the validation queries, beside the epochs'
+
+
+class SeedPer(StrEnum):
+    """Who shares a seed feature in the correlated transform."""
+
+    BATCH = "batch"
+    ITEM = "item"
+
+
+class SelectOn(StrEnum):
+    """The column of the curve that picks the epoch."""
+
+    ALL = "recall"
+    TAIL = "recall_tail"
+    COLD = "recall_cold"
+
+
+def train(
+    run: artifacts.RunOption = artifacts.DEFAULT_RUN,
+    config: artifacts.ConfigOption = None,
+    ssl: Annotated[bool, typer.Option(help="Train the self-supervised task too; --no-ssl goes to RUN/no-ssl/.")] = True,
+    ssl_weight: Annotated[float, typer.Option(min=0.0, help="alpha in L = L_main + alpha L_self.")] = 0.3,
+    ssl_batch_size: Annotated[int, typer.Option(min=2, help="Items drawn uniformly a step.")] = 1024,
+    ssl_temperature: Annotated[
+        float, typer.Option(min=0.001, help="Temperature of the self-supervised softmax.")
+    ] = 0.1,
+    ssl_seed_per: Annotated[
+        SeedPer, typer.Option(help="One variant of views a batch, as in the paper, or an item.")
+    ] = SeedPer.BATCH,
+    temperature: Annotated[float, typer.Option(min=0.001, help="Temperature of the in-batch softmax.")] = 0.05,
+    logq: Annotated[bool, typer.Option(help="Take log p off the logits.")] = True,
+    batch_size: Annotated[int, typer.Option(min=2, help="Interactions a step; their items are its negatives.")] = 1024,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the log, at most.")] = 15,
+    patience: Annotated[int, typer.Option(min=1, help="Stop after so many epochs without a better validation.")] = 3,
+    select_on: Annotated[SelectOn, typer.Option(help="The validation figure that picks the epoch.")] = SelectOn.ALL,
+    validation_queries: Annotated[int, typer.Option(min=1, help="Look at this many queries after each epoch.")] = 5000,
+    learning_rate: Annotated[float, typer.Option(min=1e-6, help="AdamW, on the perceptrons.")] = 0.001,
+    embedding_learning_rate: Annotated[
+        float, typer.Option(min=1e-6, help="Row-wise Adagrad, on the embeddings.")
+    ] = 0.05,
+    embedding_width: Annotated[int, typer.Option(min=1, help="Width of every feature's embedding.")] = 32,
+    hidden: Annotated[
+        list[int] | None, typer.Option(min=1, help="Width of a hidden layer; repeatable. [default: 256]")
+    ] = None,
+    width: Annotated[int, typer.Option(min=1, help="Width of the vectors that are compared and exported.")] = 64,
+    id_dropout: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of ids hidden in the main task.")] = 0.2,
+    history: Annotated[int, typer.Option(min=0, help="Describe a query by the last n items it took, too.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="First weights and all draws.")] = 1,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    threads: Annotated[int, typer.Option(min=1, help="Processor threads; another number changes the last digits.")] = 1,
+    force: artifacts.ForceOption = False,
+) -> None:
+    """Train query and item towers: in-batch softmax with logQ, plus the self-supervised task on the item tower.
+
+    Reads features, items, queries, train, validation, popularity and views; writes model/ (safetensors and JSON) and
+    training.parquet (the curve). The epoch with the best validation recall is kept. --no-ssl trains the same model
+    without the self-supervised task, for comparison, into the sub-folder no-ssl/.
+    """
+    settings = locals() | {"hidden": hidden or [256]}
+    if not ssl:  # what the model without SSL does not use cannot make it stale
+        settings = {name: value for name, value in settings.items() if not name.startswith("ssl_")}
+    folder = "" if ssl else contract.NO_SSL
+    reads = (*READS, VIEWS) if ssl else READS
+    writes = tuple(folder + name for name in WRITES)
+    stage = "train" if ssl else "train --no-ssl"
+    with artifacts.Job(run, stage, settings, reads=reads, writes=writes, force=force) as job:
+        if job.up_to_date:
+            return
+        import torch
+
+        torch.set_num_threads(threads)
+        data, held_out = _load(job, settings)
+        model = models.build(data.items, data.queries, job.read("features.parquet"), settings)
+        curve, best = _fit(model, data, held_out, settings, models.device_of(device), stage)
+        models.save(job, folder, model, settings, best)
+        job.write(f"{folder}training.parquet", _curve(curve, best))
+        job.done(
+            f"{len(curve)} epochs, best {best['epoch']}: validation recall@{K} {best['recall']:.3f} all, "
+            f"{best['recall_tail']:.3f} tail, {best['recall_cold']:.3f} cold"
+        )
+
+
+def _load(job: artifacts.Job, settings: dict[str, Any]) -> tuple["TrainingData", "HeldOut"]:
+    """Turn the artifacts into tensors."""
+    import torch
+
+    from ssl_recall import batches, metrics, training, validation, views
+
+    items, queries = models.tables(job)
+    log = models.log_of(job.read("train.parquet"), queries.rows)
+    if len(log.items) < 2:
+        raise InputError(f"train.parquet: {len(log.items)} interactions, two are the least to learn from", "TOO_FEW")
+    popularity = job.read("popularity.parquet")
+    log_p = torch.tensor(popularity["log_p"].to_list(), dtype=torch.float32)
+    masks = None
+    if settings["ssl"]:
+        masks = training.Views(*views.unpack(job.read(VIEWS), items.offsets, len(items.names)))
+    held_out = models.log_of(job.read("validation.parquet"), queries.rows)
+    if not len(held_out.items):
+        raise InputError("validation.parquet: empty, nothing to pick the epoch by; raise --validation-share", "TOO_FEW")
+    slices = metrics.slices(torch.tensor(popularity["count"].to_list()))
+    drawn = batches.generator(settings["seed"], VALIDATION)
+    sample = validation.sample(held_out.queries, held_out.items, slices, settings["validation_queries"], drawn)
+    corrected = log_p if settings["logq"] else torch.zeros_like(log_p)
+    return training.TrainingData(items, queries, log, corrected, masks), sample
+
+
+def _fit(
+    model: "TwoTower",
+    data: "TrainingData",
+    held_out: "HeldOut",
+    settings: dict[str, Any],
+    device: "torch.device",
+    title: str,
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Train until the validation stops improving; give the curve, a row an epoch, and its best row, whose weights stay."""
+    from ssl_recall import losses, training, validation
+
+    model.to(device)
+    data, held_out = data.to(device), held_out.to(device)
+    steppers = training.optimisers(model, settings["learning_rate"], settings["embedding_learning_rate"])
+    objective = _objective(settings)
+    curve: list[dict[str, Any]] = []
+    best: dict[str, Any] = {}
+    weights: dict[str, torch.Tensor] = {}
+    with console.progress(title, settings["epochs"] * len(data.log.items)) as advance:
+        for epoch in range(settings["epochs"]):
+            steps = []
+            try:
+                for step in training.train_epoch(model, steppers, data, objective, seed=settings["seed"], epoch=epoch):
+                    steps.append(step)
+                    advance(objective.batch_size)
+            except losses.NonFiniteError as error:
+                raise NumberError(f"{error}; lower --learning-rate or raise --temperature", "NON_FINITE") from None
+            recall = validation.recall(model, data.items, data.queries, data.log, held_out, objective.history, K)
+            curve.append({"epoch": epoch, "steps": len(steps), **vars(training.mean_losses(steps)), **recall})
+            if not best or curve[-1][settings["select_on"]] > best[settings["select_on"]]:
+                best = curve[-1]
+                weights = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
+            elif epoch - best["epoch"] >= settings["patience"]:
+                break
+    model.load_state_dict(weights)
+    return curve, best
+
+
+def _objective(settings: dict[str, Any]) -> "Objective":
+    from ssl_recall.training import Objective, SelfSupervision
+
+    ssl = None
+    if settings["ssl"]:
+        shared = settings["ssl_seed_per"] == SeedPer.BATCH
+        ssl = SelfSupervision(
+            settings["ssl_weight"], settings["ssl_batch_size"], settings["ssl_temperature"], shared_seed=shared
+        )
+    return Objective(settings["batch_size"], settings["temperature"], settings["id_dropout"], settings["history"], ssl)
+
+
+def _curve(curve: list[dict[str, Any]], best: dict[str, Any]) -> "pl.DataFrame":
+    """Lay the curve out as training.parquet."""
+    import polars as pl
+
+    frame = pl.DataFrame(curve).select(
+        pl.col("epoch").cast(pl.Int32),
+        pl.col("steps").cum_sum(),
+        main_loss="main",
+        ssl_loss="ssl",
+        loss="total",
+        **{f"{name}_at_{K}": name for name in ("recall", "recall_head", "recall_tail", "recall_cold")},
+    )
+    return frame.with_columns(best=pl.col("epoch") == best["epoch"])

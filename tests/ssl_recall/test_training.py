@@ -1,0 +1,520 @@
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from ssl_recall import batches, losses, training
+from ssl_recall.features import Bags, EncodedTable, Kind, bags_of
+from ssl_recall.towers import TwoTower
+from ssl_recall.training import Objective, SelfSupervision, StepLosses, TrainingData, Views
+
+few = settings(max_examples=12, deadline=None)
+N = 10  # items; the last two are in nobody's log
+VOCABULARIES = {"item_id": 2 + N, "words": 2 + N + 3, "image": 2, "user": 2 + 8}
+KINDS = {"item_id": Kind.ID, "words": Kind.MULTI_VALUED, "image": Kind.DENSE}
+SSL = SelfSupervision(weight=0.3, batch_size=6, temperature=0.2, shared_seed=False)
+PLAIN = Objective(batch_size=4, temperature=0.1, id_dropout=0.0, history=0, ssl=None)
+WITH_SSL = replace(PLAIN, ssl=SSL, id_dropout=0.2)
+
+
+def table_of(kinds: dict[str, Kind], bags: list[list[int]], dense: Tensor | None = None) -> EncodedTable:
+    """A table from its bags, row after row."""
+    offsets = torch.tensor([0, *[len(bag) for bag in bags]]).cumsum(0)
+    codes = torch.tensor([code for bag in bags for code in bag], dtype=torch.int32)
+    vectors = {} if dense is None else {"image": dense}
+    return EncodedTable(tuple(kinds), tuple(kinds.values()), tuple(kinds), codes, offsets, vectors)
+
+
+# Item i has the id i + 2, a word of its own, a word shared by every third item, and an image unless i is odd.
+ITEM_BAGS = [bag for i in range(N) for bag in ([i + 2], [i + 2, N + 2 + i % 3], [1 - i % 2])]
+IMAGES = torch.randn(N, 2, generator=torch.Generator().manual_seed(3))
+ITEMS = table_of(KINDS, ITEM_BAGS, IMAGES)
+QUERIES = table_of({"user": Kind.ID}, [[q + 2] for q in range(8)])
+
+
+def views_of(variants: int, seed: int = 0) -> Views:
+    keep = torch.rand(2, variants, len(ITEMS.codes), generator=torch.Generator().manual_seed(seed)) < 0.6
+    return Views(keep[0], keep[1])
+
+
+def data_of(events: list[tuple[int, int, int]] | None = None, views: Views | None = None) -> TrainingData:
+    """A log of (query, time, item) events; left out, each of 8 queries takes its own item."""
+    events = [(q, 0, q) for q in range(8)] if events is None else events
+    queries, times, items = (torch.tensor([event[i] for event in events], dtype=torch.int64) for i in range(3))
+    log = batches.interactions(queries, items, QUERIES.rows, times)
+    counts = torch.bincount(items, minlength=N).double() + 0.5
+    return TrainingData(ITEMS, QUERIES, log, (counts / counts.sum()).log().float(), views or views_of(3))
+
+
+def model_of(seed: int = 0, history: bool = False) -> TwoTower:
+    return training.two_tower(
+        ITEMS, QUERIES, VOCABULARIES, embedding_width=6, hidden=[12], width=8, history=history, seed=seed
+    )
+
+
+def steppers_of(model: TwoTower) -> list[torch.optim.Optimizer]:
+    return training.optimisers(model, 0.01, 0.1)
+
+
+def trained(objective: Objective, *, seed: int = 0, epochs: int = 1, data: TrainingData | None = None) -> TwoTower:
+    model, data = model_of(seed, objective.history > 0), data or data_of()
+    steppers = steppers_of(model)
+    for epoch in range(epochs):
+        for _ in training.train_epoch(model, steppers, data, objective, seed=seed, epoch=epoch):
+            pass
+    return model
+
+
+def weights_of(model: TwoTower) -> list[Tensor]:
+    return [weight.detach().clone() for weight in model.state_dict().values()]
+
+
+def same(one: list[Tensor], other: list[Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def gradients(model: TwoTower, loss: Tensor) -> list[Tensor]:
+    model.zero_grad()
+    loss.backward()
+    return [weight.grad.to_dense().clone() for weight in model.parameters() if weight.grad is not None]
+
+
+def slow_softmax(
+    a: Tensor, b: Tensor, shift: list[float], no_negative: Callable[[int, int], bool], tau: float
+) -> float:
+    """METHOD's formulas: mean over i of -log of exp(s_ii / tau - shift_i) over the sum of the columns that count."""
+    rows, columns = a.detach().double().tolist(), b.detach().double().tolist()
+    total = 0.0
+    for i, row in enumerate(rows):
+        weight = [
+            math.exp(math.fsum(x * y for x, y in zip(row, column, strict=True)) / tau - shift[j])
+            for j, column in enumerate(columns)
+        ]
+        kept = [j for j in range(len(columns)) if j == i or not no_negative(i, j)]
+        total -= math.log(weight[i] / math.fsum(weight[j] for j in kept))
+    return total / len(rows)
+
+
+# --- learning ---
+
+
+@pytest.mark.parametrize("objective", [PLAIN, replace(PLAIN, ssl=SSL)], ids=["without SSL", "with SSL"])
+def test_a_tiny_log_is_learned_by_heart(objective: Objective) -> None:
+    model, data = model_of(), data_of()
+    steppers = steppers_of(model)
+    curve = [
+        training.mean_losses(list(training.train_epoch(model, steppers, data, objective, seed=0, epoch=epoch))).main
+        for epoch in range(40)
+    ]
+    assert sum(curve[-5:]) < 0.3 * sum(curve[:5])
+    items = training.embed_items(model, ITEMS)
+    queries = training.embed_queries(model, QUERIES, data.log, ITEMS, 0)
+    assert (queries @ items.T).argmax(1).tolist() == list(range(8))
+
+
+def test_self_supervision_reaches_items_that_nobody_took_and_the_main_task_does_not() -> None:
+    """Item 9's own word is in no interaction."""
+    own_word = model_of().embeddings.starts["words"] + 9 + 2
+    first = model_of().embeddings.weight[own_word]
+    assert torch.equal(trained(PLAIN, epochs=3).embeddings.weight[own_word], first)
+    assert not torch.equal(trained(WITH_SSL, epochs=3).embeddings.weight[own_word], first)
+
+
+def test_a_history_alone_can_tell_queries_apart() -> None:
+    """Users without an id vector of their own: what they took before says what they take next."""
+    events = [event for q in range(4) for event in ((q, 0, q), (q, 1, q + 4))]
+    data = data_of(events)
+    unknown = table_of({"user": Kind.ID}, [[0]] * 8)
+    data = replace(data, queries=unknown)
+    model = training.two_tower(
+        ITEMS, unknown, VOCABULARIES, embedding_width=6, hidden=[12], width=8, history=True, seed=0
+    )
+    steppers = steppers_of(model)
+    objective = replace(PLAIN, history=2, batch_size=8)
+    for epoch in range(80):
+        list(training.train_epoch(model, steppers, data, objective, seed=0, epoch=epoch))
+    past = batches.history_bags(data.log.items, data.log.offsets[:4], data.log.offsets[:4] + 1, 2, ITEMS)
+    with torch.no_grad():
+        scores = model.query(bags_of(unknown, torch.arange(4)), past) @ training.embed_items(model, ITEMS)[4:8].T
+    assert scores.argmax(1).tolist() == [0, 1, 2, 3]
+
+
+# --- determinism ---
+
+
+@pytest.mark.parametrize("objective", [PLAIN, WITH_SSL, replace(WITH_SSL, history=2)])
+def test_one_seed_gives_one_model_bit_for_bit(objective: Objective) -> None:
+    torch.manual_seed(1)
+    first = weights_of(trained(objective, seed=5, epochs=2))
+    torch.manual_seed(2)  # the global generator has no say
+    assert same(weights_of(trained(objective, seed=5, epochs=2)), first)
+    assert not same(weights_of(trained(objective, seed=6, epochs=2)), first)
+
+
+def test_the_epochs_draws_depend_on_the_seed_and_not_only_the_first_weights() -> None:
+    def curve(seed: int, epoch: int) -> list[StepLosses]:
+        model = model_of(seed=0)
+        return list(training.train_epoch(model, steppers_of(model), data_of(), WITH_SSL, seed=seed, epoch=epoch))
+
+    assert curve(1, 0) == curve(1, 0)
+    assert len({tuple(map(str, curve(*key))) for key in ((1, 0), (1, 1), (0, 1), (2, 0))}) == 4
+
+
+def test_the_global_generator_is_left_as_it_was() -> None:
+    torch.manual_seed(11)
+    before = torch.get_rng_state()
+    trained(replace(WITH_SSL, history=2))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("forget", [None, 0, 1], ids=["nothing", "Adagrad", "AdamW"])
+def test_stopping_between_epochs_changes_nothing_unless_an_optimiser_is_forgotten(forget: int | None) -> None:
+    straight = weights_of(trained(WITH_SSL, epochs=2))
+    first = model_of()
+    steppers = steppers_of(first)
+    list(training.train_epoch(first, steppers, data_of(), WITH_SSL, seed=0, epoch=0))
+    second = model_of(seed=77)
+    second.load_state_dict(first.state_dict())
+    resumed = steppers_of(second)
+    for number, (old, new) in enumerate(zip(steppers, resumed, strict=True)):
+        if number != forget:
+            new.load_state_dict(copy.deepcopy(old.state_dict()))
+    list(training.train_epoch(second, resumed, data_of(), WITH_SSL, seed=0, epoch=1))
+    assert same(weights_of(second), straight) == (forget is None)
+
+
+# --- the main loss ---
+
+
+@st.composite
+def events(draw: st.DrawFn) -> list[tuple[int, int, int]]:
+    one = st.tuples(st.integers(0, 7), st.integers(0, 3), st.integers(0, N - 3))
+    return sorted(draw(st.lists(one, min_size=2, max_size=12)))
+
+
+@given(events(), st.integers(0, 2), st.data())
+@few
+def test_the_main_loss_is_the_formula_on_the_towers_vectors(
+    log: list[tuple[int, int, int]], history: int, data: st.DataObject
+) -> None:
+    model, everything = model_of(history=history > 0), data_of(log)
+    rows = data.draw(st.lists(st.integers(0, len(log) - 1), min_size=1, max_size=6))
+    found = training.main_loss(
+        model,
+        everything,
+        replace(PLAIN, history=history),
+        torch.tensor(rows),
+        batches.generator(0),
+        torch.full((N,), -1),
+    )
+
+    def past(row: int) -> Bags | None:
+        query, time, _ = log[row]
+        earlier = [item + 2 for q, t, item in log if q == query and t < time]
+        codes = torch.tensor(earlier[-history:] or [0])
+        return Bags(codes, torch.tensor([len(codes)]), torch.zeros_like(codes), {}) if history else None
+
+    queries = torch.cat([model.query(bags_of(QUERIES, torch.tensor([log[row][0]])), past(row)) for row in rows])
+    items = torch.cat([model.item(bags_of(ITEMS, torch.tensor([log[row][2]]))) for row in rows])
+    took = {(query, item) for query, _, item in log}
+    expected = slow_softmax(
+        queries,
+        items,
+        [everything.log_p[log[row][2]].item() for row in rows],
+        lambda i, j: (log[rows[i]][0], log[rows[j]][2]) in took,
+        0.1,
+    )
+    assert found.item() == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_log_p_is_taken_from_the_item_and_zeros_switch_it_off() -> None:
+    model, data, rows = model_of(), data_of([(0, 0, 0), (1, 0, 0), (2, 0, 0), (3, 0, 1)]), torch.tensor([0, 3])
+
+    def loss(log_p: Tensor) -> float:
+        changed = replace(data, log_p=log_p)
+        return training.main_loss(model, changed, PLAIN, rows, batches.generator(0), torch.full((N,), -1)).item()
+
+    plain, corrected = loss(torch.zeros(N)), loss(data.log_p)
+    assert corrected != pytest.approx(plain, rel=1e-3)
+    assert loss(data.log_p + 5) == pytest.approx(corrected, rel=1e-4)
+    elsewhere = data.log_p.clone()
+    elsewhere[2:] -= 3  # items that are not in the batch
+    assert loss(elsewhere) == corrected
+
+
+# --- hiding ids ---
+
+
+def test_about_the_rate_of_ids_is_hidden_and_nothing_else() -> None:
+    """4,000 rows at 0.3: 1,200 expected, standard deviation 29."""
+    rows = torch.arange(4000) % N
+    bags = bags_of(ITEMS, rows)
+    before = bags.codes.clone()
+    found = training.drop_ids(bags, ITEMS, 0.3, batches.generator(1))
+    assert torch.equal(bags.codes, before)  # the bags given are left as they were
+    assert torch.equal(found.lengths, bags.lengths)
+    assert torch.equal(found.dense["image"], bags.dense["image"])
+    first = bags.lengths.cumsum(0) - bags.lengths
+    is_id = torch.zeros(len(bags.codes), dtype=torch.bool)
+    is_id[first.view(-1, 3)[:, 0]] = True
+    assert torch.equal(found.codes[~is_id], bags.codes[~is_id])
+    hidden = found.codes[is_id] == 0
+    assert torch.equal(found.codes[is_id][~hidden], bags.codes[is_id][~hidden])
+    assert abs(hidden.sum().item() - 1200) < 4 * 29
+    for item in range(N):  # popular or not, first or last: each item's id alike
+        assert 0.15 < hidden[rows == item].double().mean() < 0.45
+
+
+@pytest.mark.parametrize(("rate", "hidden"), [(0.0, 0), (1.0, 50)])
+def test_the_ends_of_the_rate_hide_nothing_and_everything(rate: float, hidden: int) -> None:
+    bags = bags_of(ITEMS, torch.arange(50) % N)
+    found = training.drop_ids(bags, ITEMS, rate, batches.generator(1))
+    assert (found.codes != bags.codes).sum() == hidden
+
+
+def test_the_id_is_hidden_wherever_it_stands_and_a_table_without_ids_loses_nothing() -> None:
+    last = table_of({"words": Kind.MULTI_VALUED, "item_id": Kind.ID}, [[2, 3], [4], [5, 6, 7], [8]])
+    found = training.drop_ids(bags_of(last, torch.arange(2)), last, 1.0, batches.generator(1))
+    assert found.codes.tolist() == [2, 3, 0, 5, 6, 7, 0]
+    no_ids = table_of({"words": Kind.MULTI_VALUED}, [[2, 3], [4]])
+    found = training.drop_ids(bags_of(no_ids, torch.arange(2)), no_ids, 1.0, batches.generator(1))
+    assert found.codes.tolist() == [2, 3, 4]
+
+
+# --- the self-supervised loss ---
+
+
+def hidden_by_hand(row: int, keep: Tensor) -> EncodedTable:
+    """One item with the values that a view does not keep taken out, 0 where a feature loses all."""
+    at, bags = int(ITEMS.offsets[row * 3]), []
+    for bag in ITEM_BAGS[row * 3 : row * 3 + 3]:
+        bags.append([code for place, code in enumerate(bag, at) if keep[place]] or [0])
+        at += len(bag)
+    return table_of(KINDS, bags, IMAGES[row : row + 1])
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, N - 1), st.integers(0, 2)), min_size=1, max_size=6),
+    st.integers(0, 99),
+    st.sampled_from([0.1, 1.0]),
+)
+@few
+def test_the_ssl_loss_is_the_formula_on_tables_hidden_by_hand(
+    drawn: list[tuple[int, int]], seed: int, tau: float
+) -> None:
+    model, views = model_of(seed), views_of(3, seed)
+    rows, variants = (torch.tensor([pair[i] for pair in drawn]) for i in range(2))
+    found = training.ssl_loss(model, ITEMS, views, rows, variants, tau)
+    view_a, view_b = (
+        torch.cat(
+            [model.item(bags_of(hidden_by_hand(row, keep[variant]), torch.tensor([0]))) for row, variant in drawn]
+        )
+        for keep in (views.keep_a, views.keep_b)
+    )
+    expected = slow_softmax(view_a, view_b, [0.0] * len(drawn), lambda i, j: drawn[i][0] == drawn[j][0], tau)
+    assert found.item() == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_the_views_of_another_variant_give_another_loss() -> None:
+    """The control: each row is hidden by its own variant."""
+    model, views, rows = model_of(), views_of(2), torch.arange(6)
+
+    def loss(*variants: int) -> float:
+        return training.ssl_loss(model, ITEMS, views, rows, torch.tensor(variants), 0.5).item()
+
+    assert len({loss(0, 0, 0, 0, 0, 0), loss(1, 1, 1, 1, 1, 1), loss(0, 1, 0, 1, 0, 1)}) == 3
+
+
+def test_what_both_views_hide_is_not_in_the_ssl_loss() -> None:
+    """Ids and images hidden in both views: their vectors get no gradient, the words' do."""
+    keep = torch.zeros(1, len(ITEMS.codes), dtype=torch.bool)
+    for row in range(N):
+        start, end = ITEMS.offsets[row * 3 + 1], ITEMS.offsets[row * 3 + 2]
+        keep[0, start:end] = True
+    model, rows = model_of(), torch.arange(N)
+    training.ssl_loss(model, ITEMS, Views(keep, keep), rows, torch.zeros_like(rows), 0.5).backward()
+    grad, starts = model.embeddings.weight.grad.to_dense(), model.embeddings.starts
+    assert not grad[starts["item_id"] + 2 : starts["item_id"] + 2 + N].any()
+    assert grad[starts["item_id"]].any()  # the default id vector stands in
+    assert (grad[starts["words"] + 2 : starts["words"] + 2 + N].abs().sum(1) > 0).all()
+    assert not any(weight.grad.any() for weight in model.item.project.parameters())
+    assert all(weight.grad is None for weight in model.query.layers.parameters())  # the item tower alone
+
+
+# --- the sum of the two ---
+
+
+def test_with_an_ssl_weight_of_0_the_gradients_are_those_of_the_main_loss() -> None:
+    model, data, rows, drawn = model_of(), data_of(), torch.arange(6), torch.tensor([9, 1, 3])
+
+    def main() -> Tensor:
+        return training.main_loss(model, data, WITH_SSL, rows, batches.generator(4), torch.full((N,), -1))
+
+    def joint(weight: float) -> Tensor:
+        ssl = training.ssl_loss(model, ITEMS, data.views, drawn, torch.tensor([0, 1, 2]), 0.2)
+        return losses.joint(main(), ssl, weight)
+
+    alone, none, some = gradients(model, main()), gradients(model, joint(0.0)), gradients(model, joint(0.3))
+    for found, expected in zip(none, alone, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
+    assert not all(torch.allclose(found, expected) for found, expected in zip(some, alone, strict=True))  # the control
+
+
+def test_a_run_with_an_ssl_weight_of_0_is_a_run_without_ssl() -> None:
+    """Self-supervision draws from a stream of its own: order of the log and hidden ids stay those of the base."""
+    base = replace(WITH_SSL, ssl=None)
+    zero = replace(WITH_SSL, ssl=replace(SSL, weight=0.0))
+    for found, expected in zip(weights_of(trained(zero, epochs=3)), weights_of(trained(base, epochs=3)), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_steps_losses_are_the_two_and_their_sum() -> None:
+    model = model_of()
+    for step in training.train_epoch(model, steppers_of(model), data_of(), WITH_SSL, seed=0, epoch=0):
+        assert step.ssl > 0
+        assert step.total == pytest.approx(step.main + 0.3 * step.ssl, rel=1e-6)
+    for step in training.train_epoch(model, steppers_of(model), data_of(), PLAIN, seed=0, epoch=1):
+        assert (step.ssl, step.total) == (0.0, step.main)
+
+
+def test_mean_losses_worked_by_hand() -> None:
+    found = training.mean_losses([StepLosses(1.0, 2.0, 1.5), StepLosses(3.0, 5.0, 4.5)])
+    assert found == StepLosses(2.0, 3.5, 3.0)
+
+
+# --- sizes (F38) ---
+
+
+@pytest.mark.parametrize(("interactions", "batch", "steps"), [(7, 3, 2), (8, 4, 2), (2, 64, 1), (1, 4, 1)])
+def test_an_epoch_has_whole_batches_and_at_least_one(interactions: int, batch: int, steps: int) -> None:
+    model, data = model_of(), data_of([(q, 0, q) for q in range(interactions)])
+    objective = replace(WITH_SSL, batch_size=batch)
+    found = list(training.train_epoch(model, steppers_of(model), data, objective, seed=0, epoch=0))
+    assert len(found) == steps
+    assert all(math.isfinite(step.total) for step in found)
+
+
+@pytest.mark.parametrize("size", [1, 2, 200])
+def test_an_ssl_batch_may_be_smaller_or_larger_than_the_catalogue(size: int) -> None:
+    model = model_of()
+    objective = replace(WITH_SSL, ssl=replace(SSL, batch_size=size))
+    for step in training.train_epoch(model, steppers_of(model), data_of(), objective, seed=0, epoch=0):
+        assert math.isfinite(step.total)
+
+
+def test_one_user_who_took_one_item_again_and_again_teaches_nothing() -> None:
+    """F42: every row of the batch holds the same item; the loss is 0 and no weight moves, let alone to NaN."""
+    data, model = data_of([(0, time, 3) for time in range(6)]), model_of()
+    before = weights_of(model)
+    steps = list(training.train_epoch(model, steppers_of(model), data, PLAIN, seed=0, epoch=0))
+    assert [step.main for step in steps] == [0.0]
+    assert same(weights_of(model), before)
+
+
+# --- non-finite numbers (F43) ---
+
+
+@pytest.mark.parametrize("planted", [float("nan"), float("-inf")])
+def test_a_number_planted_at_a_step_stops_there_before_any_weight_is_touched(planted: float) -> None:
+    model, data = model_of(), data_of()
+    steppers = steppers_of(model)
+    steps = training.train_epoch(model, steppers, data, WITH_SSL, seed=0, epoch=7)
+    next(steps)
+    before, states = weights_of(model), copy.deepcopy([stepper.state_dict()["state"] for stepper in steppers])
+    data.log_p.fill_(planted)
+    with pytest.raises(losses.NonFiniteError, match="epoch 7, step 1"):
+        next(steps)
+    assert same(weights_of(model), before)
+    for stepper, state in zip(steppers, states, strict=True):
+        now = stepper.state_dict()["state"]
+        assert now.keys() == state.keys()
+        for number in state:
+            assert all(torch.equal(now[number][name], value) for name, value in state[number].items())
+    data.log_p.fill_(-2.0)  # the control: repaired, it goes on and the weights do move
+    list(training.train_epoch(model, steppers, data, WITH_SSL, seed=0, epoch=7))
+    assert not same(weights_of(model), before)
+
+
+@pytest.mark.parametrize("objective", [PLAIN, WITH_SSL])
+def test_a_weight_that_is_not_a_number_is_found_at_once(objective: Objective) -> None:
+    model = model_of()
+    with torch.no_grad():
+        model.embeddings.weight[:] = float("nan")
+    with pytest.raises(losses.NonFiniteError, match="step 0"):
+        list(training.train_epoch(model, steppers_of(model), data_of(), objective, seed=0, epoch=0))
+
+
+def test_a_number_that_only_the_ssl_loss_meets_is_found_too() -> None:
+    """NaN in the word of item 9, which nobody took: the main loss is finite."""
+    model, objective = model_of(), replace(WITH_SSL, ssl=replace(SSL, batch_size=200))
+    with torch.no_grad():
+        model.embeddings.weight[model.embeddings.starts["words"] + 9 + 2] = float("nan")
+    list(training.train_epoch(copy.deepcopy(model), steppers_of(model), data_of(), PLAIN, seed=0, epoch=0))
+    with pytest.raises(losses.NonFiniteError, match="step 0"):
+        list(training.train_epoch(model, steppers_of(model), data_of(), objective, seed=0, epoch=0))
+
+
+# --- building and exporting ---
+
+
+def test_the_first_weights_depend_on_the_seed_alone() -> None:
+    torch.manual_seed(1)
+    first = weights_of(model_of(3))
+    state = torch.manual_seed(2).get_state()
+    assert same(weights_of(model_of(3)), first)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not same(weights_of(model_of(4)), first)
+
+
+def test_the_optimisers_share_all_weights_between_them_once() -> None:
+    model = model_of(history=True)
+    groups = [weight for stepper in steppers_of(model) for group in stepper.param_groups for weight in group["params"]]
+    assert len(groups) == len({id(weight) for weight in groups})
+    assert {id(weight) for weight in groups} == {id(weight) for weight in model.parameters()}
+
+
+@pytest.mark.parametrize("block", [1, 3, 10, 8192])
+def test_the_catalogue_is_embedded_row_by_row_whatever_the_block(block: int) -> None:
+    model = model_of()
+    found = training.embed_items(model, ITEMS, block)
+    assert (found.shape, found.dtype, found.requires_grad) == ((N, 8), torch.float32, False)
+    one_by_one = torch.cat([model.item(bags_of(ITEMS, torch.tensor([row]))) for row in range(N)])
+    torch.testing.assert_close(found, one_by_one.detach())
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(N))
+
+
+@pytest.mark.parametrize("block", [1, 8192])
+def test_queries_are_embedded_as_they_stand_at_the_end_of_the_log(block: int) -> None:
+    """Query 0 took 4, 2, 7: its last two, newest first, are 7 and 2. Query 1 took 3. The others took nothing."""
+    data, model = data_of([(0, 1, 4), (0, 2, 2), (0, 3, 7), (1, 0, 3)]), model_of(history=True)
+    past = [[7 + 2, 2 + 2], [3 + 2], *[[0]] * 6]
+    codes = torch.tensor([code for bag in past for code in bag])
+    bags = Bags(codes, torch.tensor([len(bag) for bag in past]), torch.zeros_like(codes), {})
+    expected = model.query(bags_of(QUERIES, torch.arange(8)), bags).detach()
+    found = training.embed_queries(model, QUERIES, data.log, ITEMS, 2, block=block)
+    assert (found.dtype, found.requires_grad) == (torch.float32, False)
+    torch.testing.assert_close(found, expected)
+    some = training.embed_queries(model, QUERIES, data.log, ITEMS, 2, rows=torch.tensor([5, 0, 0]), block=block)
+    torch.testing.assert_close(some, expected[[5, 0, 0]])
+
+
+def test_moving_the_data_keeps_what_it_holds() -> None:
+    data = data_of()
+    moved = data.to(torch.device("cpu"))
+    assert torch.equal(moved.views.keep_a, data.views.keep_a)
+    assert torch.equal(moved.views.keep_b, data.views.keep_b)
+    assert torch.equal(moved.log_p, data.log_p)
+    assert torch.equal(moved.log.until, data.log.until)
+    assert replace(data, views=None).to(torch.device("cpu")).views is None
+
+
+def test_self_supervision_without_views_is_refused() -> None:
+    model = model_of()
+    with pytest.raises(AssertionError, match="views"):
+        next(training.train_epoch(model, steppers_of(model), replace(data_of(), views=None), WITH_SSL, seed=0, epoch=0))

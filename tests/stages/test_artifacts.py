@@ -1,0 +1,474 @@
+"""Run folders: every file published whole, checked when read, one process at a time."""
+
+import hashlib
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from stages import artifacts
+from stages.artifacts import Job
+from stages.errors import ArtifactError, LockedError, SettingsError, StageError
+
+POPULARITY = pl.DataFrame({"item_id": ["a", "b"], "count": [3, 1], "p": [0.75, 0.25], "log_p": [-0.288, -1.386]})
+TRAIN = b"who took what"
+
+
+def prepare(run: Path, content: bytes = TRAIN, source: Path | None = None, **given: Any) -> Job:
+    """A first stage: one file, from one of the user's."""
+    sources = {"interactions": source} if source else {}
+    with Job(run, "prepare", {"seed": 1} | given, writes=("train.parquet",), sources=sources) as job:
+        if not job.up_to_date:
+            with job.open("train.parquet") as file:
+                file.write(content)
+    return job
+
+
+def popularity(run: Path, frame: pl.DataFrame = POPULARITY, *, force: bool = False, **given: Any) -> Job:
+    """A second stage, which reads what the first one wrote."""
+    reads, writes = ("train.parquet",), ("popularity.parquet",)
+    with Job(run, "compute-popularity", given, reads=reads, writes=writes, force=force) as job:
+        if not job.up_to_date:
+            job.write("popularity.parquet", frame)
+            job.done("2 items")
+    return job
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run folder in which both stages are up to date."""
+    folder = tmp_path / "run"
+    prepare(folder)
+    popularity(folder)
+    return folder
+
+
+def test_a_stage_publishes_its_file_and_names_what_it_came_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, log = tmp_path / "runs" / "first", tmp_path / "log.csv"
+    log.write_bytes(b"abc")
+    prepare(run, TRAIN, log, path=log)
+    popularity(run, unseen_count=0.01)
+
+    assert json.loads((run / "manifest.json").read_text()) == {
+        "schema": 1,
+        "stages": {
+            "prepare": {
+                "version": version("ssl-recall"),
+                "settings": {"seed": 1, "path": str(log)},
+                "inputs": {"interactions[0]": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"},
+                "outputs": {"train.parquet": {"sha256": hashlib.sha256(TRAIN).hexdigest(), "size": len(TRAIN)}},
+            },
+            "compute-popularity": {
+                "version": version("ssl-recall"),
+                "settings": {"unseen_count": 0.01},
+                "inputs": {"train.parquet": hashlib.sha256(TRAIN).hexdigest()},
+                "outputs": {
+                    "popularity.parquet": {
+                        "sha256": digests(run)["popularity.parquet"],
+                        "size": (run / "popularity.parquet").stat().st_size,
+                    }
+                },
+            },
+        },
+    }
+    assert pl.read_parquet(run / "popularity.parquet").equals(POPULARITY)
+    assert digests(run).keys() == {"manifest.json", "train.parquet", "popularity.parquet", ".lock"}
+    assert capsys.readouterr().err.splitlines()[-1].startswith("compute-popularity         2 items  0.")
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(position=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_one_flipped_bit_anywhere_is_refused(run: Path, position: float, bit: int) -> None:
+    path = run / "train.parquet"
+    sound = path.read_bytes()
+    flipped = bytearray(sound)
+    flipped[int(position * len(sound))] ^= 1 << bit
+    path.write_bytes(flipped)
+    try:
+        with pytest.raises(ArtifactError, match=r"train\.parquet: not what its stage wrote.* ssl-recall prepare --run"):
+            popularity(run)
+    finally:
+        path.write_bytes(sound)
+
+
+# published whole
+
+
+@pytest.mark.parametrize("kind", [ValueError, OSError, SettingsError, KeyboardInterrupt, AssertionError])
+@pytest.mark.parametrize("moment", ["before", "inside", "after"])
+def test_an_exception_leaves_every_earlier_file_and_no_temporary(
+    run: Path, kind: type[BaseException], moment: str
+) -> None:
+    before = tree(run)
+    with pytest.raises(kind):
+        fail(run, kind, moment)
+    assert tree(run) == before
+    assert popularity(run).up_to_date  # the lock is free
+
+
+def test_an_exception_in_the_first_stage_leaves_an_empty_run_folder(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        fail(tmp_path, ZeroDivisionError, "after")
+    assert tree(tmp_path) == {}
+
+
+def test_a_lazy_frame_that_fails_while_it_is_written_leaves_the_earlier_file(run: Path) -> None:
+    def fail(frame: pl.DataFrame) -> pl.DataFrame:
+        raise ZeroDivisionError(frame.height)
+
+    before = tree(run)
+    lazy = POPULARITY.lazy().map_batches(fail, schema=POPULARITY.schema)
+    with pytest.raises((ZeroDivisionError, pl.exceptions.PolarsError)):
+        popularity(run, lazy, unseen_count=0.5)  # type: ignore[arg-type]
+    assert tree(run) == before
+
+
+def test_a_stage_that_forgets_a_file_publishes_none(run: Path) -> None:
+    before = tree(run)
+    with (
+        pytest.raises(AssertionError, match=r"prepare wrote no \['test.parquet'\]"),
+        Job(run, "prepare", {"seed": 2}, writes=("train.parquet", "test.parquet")) as job,
+        job.open("train.parquet") as file,
+    ):
+        file.write(b"new")
+    assert tree(run) == before
+
+
+def test_an_open_file_stays_whole_while_its_successor_is_published(run: Path) -> None:
+    with (run / "train.parquet").open("rb") as reader:
+        prepare(run, b"another log", seed=2)
+        assert reader.read() == TRAIN
+    assert (run / "train.parquet").read_bytes() == b"another log"
+
+
+def test_files_have_the_mode_that_the_umask_leaves(tmp_path: Path) -> None:
+    for umask, mode in ((0o022, 0o644), (0o077, 0o600), (0o002, 0o664)):
+        run = tmp_path / oct(umask)
+        before = os.umask(umask)
+        try:
+            prepare(run)
+            popularity(run)
+        finally:
+            os.umask(before)
+        assert {stat.S_IMODE(path.stat().st_mode) for path in run.iterdir()} == {mode}
+
+
+def test_a_foreign_tmpdir_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", "/proc")
+    prepare(tmp_path / "run")
+    assert popularity(tmp_path / "run").stage == "compute-popularity"
+
+
+def test_the_next_run_sweeps_what_a_killed_one_left(tmp_path: Path) -> None:
+    prepare(tmp_path)
+    before = digests(tmp_path).keys()
+    process = at_work(tmp_path)
+    process.kill()
+    process.wait()
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".tmp"]  # else this test proves nothing
+    prepare(tmp_path, seed=2)
+    assert digests(tmp_path).keys() == before
+
+
+def test_a_killed_run_leaves_every_published_file(run: Path) -> None:
+    before = {name: digest for name, digest in digests(run).items() if name != ".lock"}
+    process = at_work(run)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    after = {name: digest for name, digest in digests(run).items() if name != ".lock" and not name.endswith(".tmp")}
+    assert after == before
+    assert prepare(run).up_to_date
+
+
+def test_replacing_writes_whole_or_not_at_all(tmp_path: Path) -> None:
+    def replace(content: bytes, *, fails: bool = False) -> None:
+        with artifacts.replacing(tmp_path / "new" / "settings.toml") as file:
+            file.write(content)
+            if fails:
+                raise ZeroDivisionError
+
+    replace(b"first")
+    with pytest.raises(ZeroDivisionError):
+        replace(b"half of the sec", fails=True)
+    assert digests(tmp_path) == {"new/settings.toml": hashlib.sha256(b"first").hexdigest()}
+    replace(b"second")
+    assert digests(tmp_path) == {"new/settings.toml": hashlib.sha256(b"second").hexdigest()}
+
+
+# one at a time
+
+
+def test_a_second_process_is_told_who_works_there_within_a_second(run: Path) -> None:
+    with working(run) as process:
+        before = digests(run)
+        started = time.monotonic()
+        with pytest.raises(LockedError) as refusal:
+            prepare(run, seed=2)
+        assert time.monotonic() - started < 1
+        assert digests(run) == before
+    assert str(refusal.value) == (
+        f"LOCKED: {run}: in use by process {process.pid} on {socket.gethostname()}; wait for it or stop it"
+    )
+    assert refusal.value.code == 75
+
+
+def test_the_lock_of_a_dead_process_does_not_matter(run: Path) -> None:
+    with working(run):
+        pass  # killed on the way out
+    (run / ".lock").write_text("process 1 on elsewhere, a long line that the next one must not keep")
+    prepare(run, seed=2)
+    assert (run / ".lock").read_text() == f"process {os.getpid()} on {socket.gethostname()}"
+
+
+def test_other_run_folders_are_free(run: Path, tmp_path: Path) -> None:
+    with working(run):
+        assert not prepare(tmp_path / "other").up_to_date
+
+
+def test_a_symlinked_lock_touches_nothing_outside_the_run_folder(run: Path, tmp_path: Path) -> None:
+    precious = tmp_path / "thesis.tex"
+    precious.write_text("years of work")
+    (run / ".lock").unlink()
+    (run / ".lock").symlink_to(precious)
+    with pytest.raises(StageError, match="lock"):
+        prepare(run, seed=2)
+    assert precious.read_text() == "years of work"
+
+
+# checked when read
+
+
+@pytest.mark.parametrize("damage", ["truncated", "emptied", "zeroed", "longer", "replaced"])
+def test_a_damaged_input_is_refused_and_the_command_that_mends_it_does(run: Path, damage: str) -> None:
+    path, before = run / "train.parquet", digests(run)
+    content = {
+        "truncated": TRAIN[:-1],
+        "emptied": b"",
+        "zeroed": bytes(len(TRAIN)),
+        "longer": TRAIN + b"\0",
+        "replaced": b"PAR1",
+    }
+    path.write_bytes(content[damage])
+    with pytest.raises(
+        ArtifactError, match=r"CORRUPT: .*train\.parquet: .*; run: ssl-recall prepare --run "
+    ) as refusal:
+        popularity(run)
+    assert refusal.value.code == 4
+    assert str(refusal.value).endswith(f"--run {run}")
+    prepare(run)
+    assert popularity(run).up_to_date
+    assert digests(run) == before
+
+
+def test_a_missing_input_is_refused_with_the_command_that_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"MISSING: .*train\.parquet: missing; run: ssl-recall prepare --run "):
+        popularity(tmp_path)
+
+
+def test_a_missing_file_of_the_model_without_ssl_names_its_own_command(tmp_path: Path) -> None:
+    reads = ("no-ssl/model/weights.safetensors",)
+    with (
+        pytest.raises(ArtifactError, match=r"run: ssl-recall train --no-ssl --run "),
+        artifacts.reading(tmp_path, reads),
+    ):
+        pass
+
+
+def test_a_file_that_no_stage_wrote_is_no_input(tmp_path: Path) -> None:
+    (tmp_path / "train.parquet").write_bytes(TRAIN)
+    with pytest.raises(ArtifactError, match=r"ssl-recall prepare"):
+        popularity(tmp_path)
+
+
+def test_a_refused_read_makes_no_run_folder(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="missing"):
+        popularity(tmp_path / "mistyped")
+    assert not (tmp_path / "mistyped").exists()
+
+
+def test_an_input_that_was_made_from_other_inputs_is_refused(run: Path) -> None:
+    """A model of yesterday's training pairs is not to be measured on today's test pairs: they may be the same pairs."""
+    prepare(run, b"another split", seed=2)
+    with pytest.raises(ArtifactError, match=r"popularity\.parquet.*ssl-recall compute-popularity"):
+        evaluate(run)
+
+
+def test_reading_checks_too_and_writes_nothing(run: Path) -> None:
+    before = tree(run)
+    with artifacts.reading(run, ["popularity.parquet"]) as job:
+        assert job.read("popularity.parquet").equals(POPULARITY)
+        assert job.read("popularity.parquet", ["p"]).columns == ["p"]
+        assert job.scan("popularity.parquet").collect().equals(POPULARITY)
+    assert tree(run) == before
+    (run / "popularity.parquet").write_bytes(b"PAR1")
+    with (
+        pytest.raises(ArtifactError, match="ssl-recall compute-popularity"),
+        artifacts.reading(run, ["popularity.parquet"]),
+    ):
+        pass
+
+
+# the manifest
+
+
+def test_a_newer_manifest_asks_for_an_upgrade_and_stays(run: Path) -> None:
+    manifest = json.loads((run / "manifest.json").read_text()) | {"schema": 2}
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    before = tree(run)
+    with pytest.raises(ArtifactError, match=r"manifest\.json: schema 2, this version knows 1; upgrade ssl-recall"):
+        prepare(run, seed=2)
+    assert tree(run) == before
+
+
+GARBAGE = [
+    b"",
+    b"{",
+    b"\xff\xfe",
+    b"[]",
+    b"null",
+    b"{}",
+    b'{"schema": 1}',
+    b'{"schema": "one", "stages": {}}',
+    b'{"schema": 1, "stages": []}',
+    b'{"schema": Infinity, "stages": {}}',
+    b'{"schema": 1, "stages": {"prepare": 3}}',
+    b'{"schema": 1, "stages": {"prepare": {}}}',
+    b'{"schema": 1, "stages": {"prepare": {"settings": [], "inputs": {}, "outputs": {}}}}',
+    b'{"schema": 1, "stages": {"prepare": {"settings": {"seed": 1}, "inputs": {}, "outputs": {}}}}',
+    b'{"schema": 1, "stages": {"prepare": {"settings": {"seed": 1}, "inputs": {}, "outputs": {"train.parquet": 1}}}}',
+    b"[" * 100_000,
+]
+
+
+@pytest.mark.parametrize("content", GARBAGE, ids=lambda content: content[-60:].decode(errors="replace"))
+def test_a_garbled_manifest_is_refused_and_nothing_is_written(run: Path, content: bytes) -> None:
+    (run / "manifest.json").write_bytes(content)
+    before = digests(run)
+    for stage in (prepare, popularity):
+        with pytest.raises(ArtifactError, match=r"manifest\.json: is no manifest; run: "):
+            stage(run)
+    assert digests(run) == before
+
+
+def test_a_garbled_manifest_is_mended_by_the_command_that_is_named(run: Path) -> None:
+    before = digests(run)
+    (run / "manifest.json").write_bytes(b"{")
+    with Job(run, "prepare", {"seed": 1}, writes=("train.parquet",), force=True) as job, job.open("train.parquet") as f:
+        f.write(TRAIN)
+    popularity(run, force=True)
+    assert digests(run) == before
+
+
+# tables
+
+
+def test_a_table_is_held_to_the_contract(run: Path) -> None:
+    before = tree(run)
+    with pytest.raises(AssertionError, match=r"popularity\.parquet: lacks \['log_p'\]"):
+        popularity(run, POPULARITY.drop("log_p"), unseen_count=1)
+    with pytest.raises(AssertionError, match=r"popularity\.parquet: unnamed columns \['rank'\]"):
+        popularity(run, POPULARITY.with_columns(rank=1), unseen_count=1)
+    assert tree(run) == before
+
+
+def test_a_stage_reads_and_writes_what_it_says_and_nothing_else(run: Path) -> None:
+    with (
+        pytest.raises(AssertionError, match=r"compute-popularity does not say that it reads views\.parquet"),
+        Job(run, "compute-popularity", {}, reads=("train.parquet",), writes=("popularity.parquet",)) as job,
+    ):
+        job.read("views.parquet")
+    with (
+        pytest.raises(AssertionError, match=r"compute-popularity does not say that it writes views\.parquet"),
+        Job(run, "compute-popularity", {}, writes=("popularity.parquet",)) as job,
+    ):
+        job.open("views.parquet").__enter__()
+
+
+def test_the_same_table_is_the_same_bytes_lazy_or_not_as_often_as_not(tmp_path: Path) -> None:
+    frame = pl.DataFrame(
+        {"item_id": [f"i{n}" for n in range(5000)], "count": range(5000), "p": 1 / 5000, "log_p": [-8.5] * 5000}
+    )
+    written = []
+    for number, table in enumerate((frame, frame, frame.lazy(), frame.lazy())):
+        prepare(tmp_path / str(number))
+        popularity(tmp_path / str(number), table)  # type: ignore[arg-type]
+        written.append(digests(tmp_path / str(number))["popularity.parquet"])
+        assert pl.read_parquet(tmp_path / str(number) / "popularity.parquet").equals(frame)
+    assert written[0] == written[1]
+    assert written[2] == written[3]
+
+
+def evaluate(run: Path) -> None:
+    reads, writes = ("train.parquet", "popularity.parquet"), ("metrics.parquet",)
+    with Job(run, "evaluate", {}, reads=reads, writes=writes) as job, job.open("metrics.parquet") as file:
+        file.write(b"figures")
+
+
+def fail(run: Path, kind: type[BaseException], moment: str) -> None:
+    """A stage of two files that comes to grief."""
+    with Job(run, "prepare", {"seed": 2}, writes=("train.parquet", "test.parquet")) as job:
+        if moment == "before":
+            raise kind("planted")
+        with job.open("train.parquet") as file:
+            file.write(b"half of")
+            if moment == "inside":
+                raise kind("planted")
+        with job.open("test.parquet") as file:
+            file.write(b"new")
+        raise kind("planted")
+
+
+def tree(folder: Path) -> dict[str, tuple[str, int, int]]:
+    """Every file's sha256, modification time and inode."""
+    digest = digests(folder)
+    return {
+        name: (digest[name], (folder / name).stat().st_mtime_ns, (folder / name).stat().st_ino)
+        for name in digest
+        if not name.endswith(".lock")
+    }
+
+
+def digests(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def at_work(run: Path) -> "subprocess.Popen[str]":
+    """Another process in the middle of writing train.parquet."""
+    script = (
+        "import sys, time; from pathlib import Path; from stages.artifacts import Job\n"
+        "with Job(Path(sys.argv[1]), 'prepare', {'seed': 9}, writes=('train.parquet',)) as job, "
+        "job.open('train.parquet') as file:\n"
+        "    file.write(b'half of'); file.flush(); print('ready', flush=True); time.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script, str(run)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.stdout.close()
+    return process
+
+
+@contextmanager
+def working(run: Path) -> Iterator["subprocess.Popen[str]"]:
+    process = at_work(run)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()

@@ -1,0 +1,110 @@
+"""data/README.md, for people, says what stages/contract.py, for the code, says; and the stages keep to it."""
+
+import ast
+import importlib
+import re
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from stages import contract
+from stages.build_views import build_views
+from stages.compute_mi import compute_mi
+from stages.compute_popularity import compute_popularity
+from stages.contract import CONTRACT, NO_SSL, WRITER, command_for
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
+COMMANDS = sorted({*WRITER.values(), *(reader for artifact in CONTRACT.values() for reader in artifact.readers)})
+TYPES = {
+    "string": pl.String,
+    "int16": pl.Int16,
+    "int32": pl.Int32,
+    "int64": pl.Int64,
+    "float32": pl.Float32,
+    "float64": pl.Float64,
+    "bool": pl.Boolean,
+    "binary": pl.Binary,
+}
+
+
+def test_the_readme_names_every_file_and_no_other() -> None:
+    assert list(sections()) == [*CONTRACT, "model/weights.safetensors", "model/model.json", "manifest.json"]
+
+
+@pytest.mark.parametrize("name", CONTRACT)
+def test_the_readme_gives_a_file_the_writer_and_the_readers_of_the_contract(name: str) -> None:
+    words = re.search(r"^Written by (.*?)[;.] ?(?:Read by (.*?)\.)?", sections()[name], re.M)
+    assert words is not None
+    assert re.findall(r"`([a-z-]+)`", words[1]) == [CONTRACT[name].writer]
+    assert tuple(re.findall(r"`([a-z-]+)`", words[2] or "")) == CONTRACT[name].readers
+
+
+@pytest.mark.parametrize("name", CONTRACT)
+def test_the_readme_gives_a_file_the_columns_and_types_of_the_contract_in_order(name: str) -> None:
+    rows = re.findall(r"^\| `(.+?)` \| (.+?) \| (.+?) \|$", sections()[name], re.M)
+    assert [(column, kind) for column, kind, _ in rows] == list(CONTRACT[name].columns.items())
+    assert all(meaning.strip() for _, _, meaning in rows)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_stage_names_the_files_that_the_contract_says_it_reads_or_writes(command: str) -> None:
+    module = importlib.import_module(f"stages.{command.replace('-', '_')}")
+    constants = {
+        node.value for node in ast.walk(ast.parse(Path(str(module.__file__)).read_text())) if hasattr(node, "value")
+    }
+    named = {name for name in CONTRACT if name in {value for value in constants if isinstance(value, str)}}
+    assert named == {name for name, file in CONTRACT.items() if command in (file.writer, *file.readers)}
+
+
+def test_every_type_of_the_contract_is_one_that_the_readme_explains() -> None:
+    kinds = {kind for artifact in CONTRACT.values() for kind in artifact.columns.values()}
+    assert kinds == {*TYPES, "id", "as came", "code", "fixed_size_list<float32>"}
+    for kind in ("id", "as came", "code"):
+        assert f"| {kind} |" in README
+
+
+def test_the_middle_stages_write_the_columns_and_types_of_the_contract(catalogue: Path) -> None:
+    compute_popularity(catalogue)
+    compute_mi(catalogue)
+    build_views(catalogue, variants=2)
+    for name in ("popularity.parquet", "mutual_information.parquet", "views.parquet"):
+        schema = pl.read_parquet_schema(catalogue / name)
+        expected = {
+            column: TYPES.get(kind, pl.String)  # the catalogue's ids are strings
+            for column, kind in CONTRACT[name].columns.items()
+        }
+        assert list(schema.items()) == list(expected.items())
+
+
+def test_every_writer_and_reader_is_a_command() -> None:
+    names = {node.value for node in ast.walk(ast.parse((ROOT / "stages" / "cli.py").read_text())) if is_text(node)}
+    assert names >= set(COMMANDS)
+
+
+def test_the_command_of_a_file_is_its_writer() -> None:
+    assert command_for("train.parquet") == "ssl-recall prepare"
+    assert command_for("model/model.json") == "ssl-recall train"
+    assert command_for(f"{NO_SSL}model/model.json") == "ssl-recall train --no-ssl"
+    assert command_for(f"{NO_SSL}item_embeddings.parquet") == "ssl-recall export-embeddings --no-ssl"
+    with pytest.raises(KeyError):
+        command_for("unknown.parquet")
+
+
+def test_every_artifact_is_parquet_and_every_column_has_a_name() -> None:
+    for name, artifact in CONTRACT.items():
+        assert name.endswith(".parquet")
+        assert artifact.writer not in artifact.readers
+        assert all(re.fullmatch(r"[a-z0-9_]+|\[[a-z_]+\]|<feature>(__code)?", column) for column in artifact.columns)
+    assert contract.WRITER.keys() - CONTRACT.keys() == {"model/weights.safetensors", "model/model.json"}
+
+
+def is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def sections() -> dict[str, str]:
+    """The README's text by the file that a heading names."""
+    parts = re.split(r"^### `(.+?)`\n", README, flags=re.M)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))

@@ -1,0 +1,101 @@
+"""show-views: an item's views in words."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from stages import console
+from stages.build_views import IdView, Transform, build_views
+from stages.compute_mi import compute_mi
+from stages.errors import ArtifactError, SettingsError
+from stages.show_views import show_views
+
+
+@pytest.fixture
+def shown(catalogue: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(console.out, "_width", 200)
+    compute_mi(catalogue)
+    return catalogue
+
+
+def cells(text: str) -> list[list[str]]:
+    """The table's rows."""
+    lines = [line for line in text.splitlines() if line.startswith("│")]
+    return [[cell.strip() for cell in line.strip("│").split("│")] for line in lines]
+
+
+def test_one_view_keeps_everything_and_says_it_in_the_models_words(
+    shown: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build_views(shown, transform=Transform.DROPOUT, value_dropout=0.0, id_view=IdView.KEPT, variants=1)
+    capsys.readouterr()
+    show_views("a", shown)
+    output = capsys.readouterr().out
+
+    assert output.splitlines()[0].strip() == "variant 0"
+    assert cells(output) == [
+        ["item_id", "a", "a", "a"],
+        ["colour", "red", "red", "red"],
+        ["shade", "warm", "warm", "warm"],
+        ["tags", "x, y, z", "x, y, z", "x, y, z"],
+        ["size", "1.5", "[1.5, 5)", "[1.5, 5)"],
+        ["picture", "2 numbers", "present", "present"],
+        ["licence", "free", "free", "free"],
+    ]
+
+    show_views("f", shown)  # too rare for an id vector, and with values outside the vocabulary
+    rows = {row[0]: row[1:] for row in cells(capsys.readouterr().out)}
+    assert rows["item_id"] == ["f", "default", "default"]
+    assert rows["colour"] == ["green", "unknown", "unknown"]
+    assert rows["tags"] == ["z, rare", "z, unknown", "z, unknown"]
+
+
+def test_what_one_view_hides_is_default_there_and_a_word_in_the_other(
+    shown: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build_views(shown, transform=Transform.CORRELATED, value_dropout=0.0, variants=2)
+    capsys.readouterr()
+    show_views("a", shown)
+    output = capsys.readouterr().out
+
+    seeds = pl.read_parquet(shown / "views.parquet").head(2)["seed_feature"]
+    titles = [line.strip() for line in output.splitlines() if "variant" in line]
+    assert titles == [f"variant {number}, seed feature {seed}" for number, seed in enumerate(seeds)]
+    rows = cells(output)
+    assert len(rows) == 14
+    assert all([row[2], row[3]].count("default") == 1 for row in rows)
+    assert {row[0]: row[2] for row in rows[:7]}[seeds[0]] == "default"
+
+
+def test_an_unknown_item_gets_the_nearest_ids(shown: Path) -> None:
+    build_views(shown)
+    with pytest.raises(SettingsError, match="UNKNOWN_ITEM: no item 'aa' in the catalogue; did you mean 'a'"):
+        show_views("aa", shown)
+    with pytest.raises(SettingsError, match="no item 'zzz' in the catalogue; the first is 'a'"):
+        show_views("zzz", shown)
+
+
+def test_views_of_an_older_catalogue_are_refused(shown: Path, prepared_again: Callable[..., None]) -> None:
+    build_views(shown)
+    longer = pl.Series([[2, 3, 4] * 5] * 6, dtype=pl.List(pl.Int32))
+    prepared_again(shown, items=pl.read_parquet(shown / "items.parquet").with_columns(tags__code=longer))
+    with pytest.raises(ArtifactError, match=r"STALE: views\.parquet: .* other values; run: ssl-recall build-views"):
+        show_views("a", shown)
+
+
+def test_a_missing_views_file_names_its_command(shown: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"views\.parquet: missing; run: ssl-recall build-views"):
+        show_views("a", shown)
+
+
+def test_control_characters_of_an_item_do_not_reach_the_terminal(
+    shown: Path, prepared_again: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    items = pl.read_parquet(shown / "items.parquet")
+    prepared_again(shown, items=items.with_columns(colour=pl.lit("\x1b[31m[/red]")))
+    build_views(shown, transform=Transform.DROPOUT)
+    capsys.readouterr()
+    show_views("a", shown)
+    assert "\\x1b[31m[/red]" in capsys.readouterr().out
