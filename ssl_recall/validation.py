@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from . import metrics
 from .batches import Interactions
 from .features import EncodedTable, ranges
-from .retrieval import ranks
+from .retrieval import top_k
 from .towers import TwoTower
 from .training import embed_items, embed_queries
 
@@ -58,6 +59,7 @@ def recall(
     lengths = log.offsets[rows + 1] - log.offsets[rows]
     taken = log.items[ranges(log.offsets[rows], lengths)]
     known = (torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]), taken)
-    hits = ranks(vectors, embed_items(model, items), (row_of_pair, held_out.items), known) < k
+    recalled, _ = top_k(vectors, embed_items(model, items), k, known)
+    hits = metrics.hits(recalled, row_of_pair, held_out.items).any(1)
     found = {name: hits[members].double().mean().item() for name, members in held_out.slices.items()}
     return {"recall": hits.double().mean().item()} | {f"recall_{name}": value for name, value in found.items()}

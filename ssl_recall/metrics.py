@@ -1,0 +1,102 @@
+"""How much of what was held out is recalled, for all items and for the head, the tail and the cold ones.
+
+A slice restricts the held-out pairs that count, never the candidates: every list is drawn from the whole catalogue.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+HEAD_SHARE = 0.1
+
+
+def slices(counts: Tensor, head_share: float = HEAD_SHARE) -> dict[str, Tensor]:
+    """Sort a catalogue by its training counts (N,): -> name -> (N,) bool.
+
+    head: the `head_share` of all items with most interactions (equal ones by index); tail: all others, so also the
+    cold; cold: no training interaction. The tail is the paper's (Yao et al. 2021, section 4.5).
+    """
+    order = torch.argsort(counts, descending=True, stable=True)
+    head = torch.zeros(len(counts), dtype=torch.bool, device=counts.device)
+    head[order[: math.ceil(head_share * len(counts))]] = True
+    return {"all": torch.ones_like(head), "head": head, "tail": ~head, "cold": counts == 0}
+
+
+def hits(recalled: Tensor, pair_rows: Tensor, pair_items: Tensor) -> Tensor:
+    """Mark where each held-out pair's item stands in its query's list: (Q, k), (P,), (P,) -> (P, k) bool."""
+    return recalled[pair_rows] == pair_items[:, None]
+
+
+def pair_recall(found: Tensor, k: int) -> Tensor:
+    """Say of each held-out pair whether it is among the first k: (P, K) -> (P,) float64.
+
+    Its mean is recall@k pooled over the pairs, each a trial of its own, as in the paper.
+    """
+    return found[:, :k].any(1).double()
+
+
+def per_query(
+    found: Tensor,  # (P, K) bool, from `hits`, for the pairs of one slice
+    pair_rows: Tensor,  # (P,) query rows, ascending
+    k: int,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Give the queries that have a pair (Q',), and for each of them recall, map and ndcg at k (Q',) float64.
+
+    recall@k: the share of its held-out items that are in the list. map@k: the sum, over the hits, of the precision at
+    their rank, divided by the number of held-out items. ndcg@k: sum over hits of 1 / log2(rank + 1), divided by its
+    largest possible value. All three as in trec_eval.
+    """
+    queries, row = pair_rows.unique(return_inverse=True)
+    relevant = torch.bincount(row, minlength=len(queries)).double()
+    lists = torch.zeros(len(queries), k, dtype=torch.bool, device=found.device)
+    at = found[:, :k].nonzero()
+    lists[row[at[:, 0]], at[:, 1]] = True
+    rank = torch.arange(1, k + 1, device=found.device, dtype=torch.float64)
+    precision = lists.double().cumsum(1) / rank
+    discount = 1 / torch.log2(rank + 1)
+    ideal = discount.cumsum(0)[relevant.clamp(max=k).long() - 1]
+    return queries, {
+        "recall_per_query": lists.sum(1) / relevant,
+        "map": (precision * lists).sum(1) / relevant,
+        "ndcg": (lists * discount).sum(1) / ideal,
+    }
+
+
+def coverage(recalled: Tensor, k: int, items: int) -> float:
+    """Share of the catalogue that stands in at least one list: (Q, K) indices, -1 for none."""
+    seen = recalled[:, :k].unique()
+    return int((seen >= 0).sum()) / items
+
+
+def mean_popularity(recalled: Tensor, k: int, counts: Tensor) -> float:
+    """Mean training interactions of the recalled items: (Q, K) indices, (N,) counts."""
+    listed = recalled[:, :k]
+    return counts[listed[listed >= 0]].double().mean().item()
+
+
+def bootstrap_weights(queries: int, draws: int, source: torch.Generator) -> Tensor:
+    """Resample queries with replacement: how often each is drawn, (draws, Q) float64; the same for every model."""
+    drawn = torch.randint(queries, (draws, queries), generator=source)
+    weights = torch.zeros(draws, queries, dtype=torch.float64)
+    return weights.scatter_add_(1, drawn, torch.ones_like(drawn, dtype=torch.float64))
+
+
+def interval(
+    values: Tensor,  # (P,) float64, one a trial (or a difference of two models' trials)
+    queries: Tensor,  # (P,) int64, the query that each trial belongs to, below Q
+    weights: Tensor,  # (draws, Q), from `bootstrap_weights`
+) -> tuple[float, float]:
+    """Percentile bootstrap of the mean, 95 %, over queries: trials of one query are drawn together, as they depend.
+
+    NaN where there are no trials.
+    """
+    size = weights.shape[1]
+    sums = torch.zeros(size, dtype=torch.float64).index_add_(0, queries, values)
+    trials = torch.bincount(queries, minlength=size).double()
+    drawn = weights @ trials
+    means = (weights @ sums)[drawn > 0] / drawn[drawn > 0]
+    if not len(means):
+        return math.nan, math.nan
+    low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return low, high
