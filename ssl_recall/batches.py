@@ -69,6 +69,43 @@ def ssl_draw(
     return rows, drawn.expand(size)
 
 
+@dataclass(frozen=True)
+class NegativePool:
+    """Where further negatives are drawn from: warm items with probability 1 - cold_share, cold ones with the rest.
+
+    A cold item, one without training interactions, is never a positive: shown as a negative as often as a warm one, it
+    is only ever pushed away and never recalled; never shown, it crowds the lists.
+    """
+
+    warm: Tensor  # int64 item rows
+    cold: Tensor  # int64 item rows
+    cold_share: float
+
+    def draw(self, size: int, key: tuple[int, int, int]) -> Tensor:
+        """Draw with replacement: (size,) int64; `key` is (seed, epoch, step)."""
+        source = generator(*key, 3)
+        from_cold = torch.rand(size, generator=source) < self.cold_share
+        place = torch.rand(size, generator=source, dtype=torch.float64)
+        rows = self.warm[(place * len(self.warm)).long()]
+        if len(self.cold):
+            rows = torch.where(from_cold, self.cold[(place * len(self.cold)).long()], rows)
+        return rows
+
+    def probabilities(self, items: int) -> Tensor:
+        """Give the probability that one draw is item j: (N,) float64."""
+        drawn = torch.zeros(items, dtype=torch.float64)
+        drawn[self.warm] = (1 - self.cold_share) / max(len(self.warm), 1)
+        drawn[self.cold] = self.cold_share / max(len(self.cold), 1)
+        return drawn
+
+
+def negative_pool(counts: Tensor, cold_rate: float) -> NegativePool:
+    """Split a catalogue by its training counts (N,); a cold item is drawn `cold_rate` times as often as a warm one."""
+    warm, cold = (counts > 0).nonzero()[:, 0], (counts == 0).nonzero()[:, 0]
+    weight = cold_rate * len(cold)
+    return NegativePool(warm, cold, weight / (weight + len(warm)))
+
+
 def history_bags(
     items: Tensor,  # (R,) int64, the log's items in its order
     starts: Tensor,  # (B,) int64, where each query's interactions begin

@@ -75,28 +75,23 @@ def mean_popularity(recalled: Tensor, k: int, counts: Tensor) -> float:
     return counts[listed[listed >= 0]].double().mean().item()
 
 
-def bootstrap_weights(queries: int, draws: int, source: torch.Generator) -> Tensor:
-    """Resample queries with replacement: how often each is drawn, (draws, Q) float64; the same for every model."""
-    drawn = torch.randint(queries, (draws, queries), generator=source)
-    weights = torch.zeros(draws, queries, dtype=torch.float64)
-    return weights.scatter_add_(1, drawn, torch.ones_like(drawn, dtype=torch.float64))
+def bootstrap_intervals(
+    sums: Tensor,  # (Q, C) float64: what each query adds to each metric's numerator (or to a difference of two models)
+    trials: Tensor,  # (Q, C) float64: and to its denominator
+    draws: int,
+    source: torch.Generator,
+) -> tuple[Tensor, Tensor]:  # (C,), (C,) float64
+    """Percentile bootstrap of sum(sums) / sum(trials), 95 %: queries are drawn with replacement, with all their trials.
 
-
-def interval(
-    values: Tensor,  # (P,) float64, one a trial (or a difference of two models' trials)
-    queries: Tensor,  # (P,) int64, the query that each trial belongs to, below Q
-    weights: Tensor,  # (draws, Q), from `bootstrap_weights`
-) -> tuple[float, float]:
-    """Percentile bootstrap of the mean, 95 %, over queries: trials of one query are drawn together, as they depend.
-
-    NaN where there are no trials.
+    The trials of one query depend on each other, so they are drawn together; one draw serves all columns. NaN where a
+    column has no trials.
     """
-    size = weights.shape[1]
-    sums = torch.zeros(size, dtype=torch.float64).index_add_(0, queries, values)
-    trials = torch.bincount(queries, minlength=size).double()
-    drawn = weights @ trials
-    means = (weights @ sums)[drawn > 0] / drawn[drawn > 0]
-    if not len(means):
-        return math.nan, math.nan
-    low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    queries, columns = sums.shape
+    ratios = torch.empty(draws, columns, dtype=torch.float64)
+    for part in torch.arange(draws).split(32):
+        drawn = torch.randint(queries, (len(part), queries), generator=source)
+        weights = torch.zeros(len(part), queries, dtype=torch.float64)
+        weights.scatter_add_(1, drawn, torch.ones_like(weights))
+        ratios[part] = (weights @ sums) / (weights @ trials)
+    low, high = torch.nanquantile(ratios, torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
     return low, high

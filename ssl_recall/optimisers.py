@@ -14,9 +14,15 @@ class RowwiseAdagrad(torch.optim.Optimizer):
     Gradients must be sparse (`embedding_bag(..., sparse=True)`).
     """
 
-    def __init__(self, params: Iterable[Tensor], lr: float, eps: float = 1e-8) -> None:
-        """`lr` is the length of a row's first step, in units of its gradient's root mean square."""
-        super().__init__(params, {"lr": lr, "eps": eps})
+    def __init__(
+        self, params: Iterable[Tensor], lr: float, initial_accumulator: float = 0.0, eps: float = 1e-8
+    ) -> None:
+        """Without an initial accumulator a row's first step is `lr` long however small its gradient.
+
+        With one, rows whose gradients have been small move little: a weight on a loss then reaches the rows that only
+        this loss touches, which plain Adagrad, being free of scale, undoes.
+        """
+        super().__init__(params, {"lr": lr, "initial_accumulator": initial_accumulator, "eps": eps})
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -33,7 +39,7 @@ class RowwiseAdagrad(torch.optim.Optimizer):
                     continue
                 state = self.state[weight]
                 if not state:
-                    state["sum"] = torch.zeros(len(weight), device=weight.device)
+                    state["sum"] = torch.full((len(weight),), group["initial_accumulator"], device=weight.device)
                 gradient = weight.grad.coalesce()
                 rows, values = gradient.indices()[0], gradient.values()
                 state["sum"].index_add_(0, rows, values.pow(2).mean(1))

@@ -28,14 +28,20 @@ class TrainingData:
     items: EncodedTable
     queries: EncodedTable
     log: batches.Interactions
-    log_p: Tensor  # (N,) float32; zeros switch the correction off
+    log_q: Tensor  # (N,) float32, log share among a step's candidates; zeros switch the correction off
+    negatives: batches.NegativePool | None
     views: Views | None  # None trains without self-supervision
 
     def to(self, device: torch.device) -> "TrainingData":
         """Move everything to a device."""
         views = self.views and Views(self.views.keep_a.to(device), self.views.keep_b.to(device))
-        return TrainingData(
-            self.items.to(device), self.queries.to(device), self.log.to(device), self.log_p.to(device), views
+        return replace(
+            self,
+            items=self.items.to(device),
+            queries=self.queries.to(device),
+            log=self.log.to(device),
+            log_q=self.log_q.to(device),
+            views=views,
         )
 
 
@@ -55,6 +61,7 @@ class Objective:
 
     batch_size: int  # B
     temperature: float
+    further_negatives: int  # U, beside the batch's own
     id_dropout: float  # share of ids hidden
     history: int  # items, 0 for none
     ssl: SelfSupervision | None
@@ -89,11 +96,13 @@ def two_tower(
         return TwoTower(embeddings, query, Tower(embeddings, items, hidden, width))
 
 
-def optimisers(model: TwoTower, learning_rate: float, embedding_learning_rate: float) -> list[torch.optim.Optimizer]:
+def optimisers(
+    model: TwoTower, learning_rate: float, embedding_learning_rate: float, initial_accumulator: float
+) -> list[torch.optim.Optimizer]:
     """Row-wise Adagrad on the embedding table (only the rows of a step are touched), AdamW on the rest."""
     dense = [weight for name, weight in model.named_parameters() if not name.endswith("embeddings.weight")]
     return [
-        RowwiseAdagrad([model.embeddings.weight], lr=embedding_learning_rate),
+        RowwiseAdagrad([model.embeddings.weight], embedding_learning_rate, initial_accumulator),
         torch.optim.AdamW(dense, lr=learning_rate, weight_decay=0.0),
     ]
 
@@ -119,7 +128,10 @@ def train_epoch(
     for step in range(len(order) // size):
         rows = order[step * size : (step + 1) * size]
         source = batches.generator(seed, epoch, step, 0)
-        main = main_loss(model, data, objective, rows, source, scratch)
+        extra = rows[:0]
+        if objective.further_negatives and data.negatives is not None:
+            extra = data.negatives.draw(objective.further_negatives, (seed, epoch, step)).to(device)
+        main = main_loss(model, data, objective, rows, extra, source, scratch)
         ssl, total = torch.zeros((), device=device), main
         if objective.ssl is not None:
             assert data.views is not None, "self-supervision needs views"
@@ -153,11 +165,12 @@ def main_loss(
     data: TrainingData,
     objective: Objective,
     rows: Tensor,  # (B,) int64 of the log
+    extra: Tensor,  # (U,) int64 further negatives, item rows
     source: torch.Generator,
     scratch: Tensor,  # (N,) int64, see losses.known_positives
 ) -> Tensor:
-    """Embed B interactions and contrast each query with its batch: -> () nats."""
-    query_ids, item_ids = data.log.queries[rows], data.log.items[rows]
+    """Embed B interactions and contrast each query with the batch's items and the further ones: -> () nats."""
+    query_ids, item_ids = data.log.queries[rows], torch.cat([data.log.items[rows], extra])
     queries = drop_ids(bags_of(data.queries, query_ids), data.queries, objective.id_dropout, source)
     items = drop_ids(bags_of(data.items, item_ids), data.items, objective.id_dropout, source)
     past = None
@@ -166,7 +179,7 @@ def main_loss(
         past = batches.history_bags(data.log.items, starts, until, objective.history, data.items)
     known = losses.known_positives(query_ids, item_ids, data.log.offsets, data.log.items, scratch)
     return losses.in_batch_softmax(
-        model.query(queries, past), model.item(items), data.log_p[item_ids], known, objective.temperature
+        model.query(queries, past), model.item(items), data.log_q[item_ids], known, objective.temperature
     )
 
 

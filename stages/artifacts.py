@@ -68,6 +68,11 @@ def planning() -> Iterator[Plan]:
         _plan.reset(token)
 
 
+def is_planning() -> bool:
+    """Tell whether a `planning` block is open, in which a stage shows nothing."""
+    return _plan.get() is not None
+
+
 def sha256(path: Path) -> str:
     """Hash a file's content."""
     with path.open("rb") as file:

@@ -49,8 +49,8 @@ def train(
     run: artifacts.RunOption = artifacts.DEFAULT_RUN,
     config: artifacts.ConfigOption = None,
     ssl: Annotated[bool, typer.Option(help="Train the self-supervised task too; --no-ssl goes to RUN/no-ssl/.")] = True,
-    ssl_weight: Annotated[float, typer.Option(min=0.0, help="alpha in L = L_main + alpha L_self.")] = 0.3,
-    ssl_batch_size: Annotated[int, typer.Option(min=2, help="Items drawn uniformly a step.")] = 1024,
+    ssl_weight: Annotated[float, typer.Option(min=0.0, help="alpha in L = L_main + alpha L_self.")] = 0.1,
+    ssl_batch_size: Annotated[int, typer.Option(min=2, help="Items drawn uniformly a step.")] = 512,
     ssl_temperature: Annotated[
         float, typer.Option(min=0.001, help="Temperature of the self-supervised softmax.")
     ] = 0.1,
@@ -60,6 +60,15 @@ def train(
     temperature: Annotated[float, typer.Option(min=0.001, help="Temperature of the in-batch softmax.")] = 0.05,
     logq: Annotated[bool, typer.Option(help="Take log p off the logits.")] = True,
     batch_size: Annotated[int, typer.Option(min=2, help="Interactions a step; their items are its negatives.")] = 1024,
+    further_negatives: Annotated[
+        int, typer.Option(min=0, help="Items drawn uniformly a step as negatives beside the batch's own.")
+    ] = 1024,
+    cold_negative_rate: Annotated[
+        float,
+        typer.Option(
+            min=0.0, max=1.0, help="How often such an item is one without training interactions, 1: as any other."
+        ),
+    ] = 0.1,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the log, at most.")] = 15,
     patience: Annotated[int, typer.Option(min=1, help="Stop after so many epochs without a better validation.")] = 3,
     select_on: Annotated[SelectOn, typer.Option(help="The validation figure that picks the epoch.")] = SelectOn.ALL,
@@ -67,13 +76,16 @@ def train(
     learning_rate: Annotated[float, typer.Option(min=1e-6, help="AdamW, on the perceptrons.")] = 0.001,
     embedding_learning_rate: Annotated[
         float, typer.Option(min=1e-6, help="Row-wise Adagrad, on the embeddings.")
-    ] = 0.05,
+    ] = 0.1,
+    initial_accumulator: Annotated[
+        float, typer.Option(min=0.0, help="Of the row-wise Adagrad: rows with small gradients move little.")
+    ] = 1e-7,
     embedding_width: Annotated[int, typer.Option(min=1, help="Width of every feature's embedding.")] = 32,
     hidden: Annotated[
         list[int] | None, typer.Option(min=1, help="Width of a hidden layer; repeatable. [default: 256]")
     ] = None,
     width: Annotated[int, typer.Option(min=1, help="Width of the vectors that are compared and exported.")] = 64,
-    id_dropout: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of ids hidden in the main task.")] = 0.2,
+    id_dropout: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of ids hidden in the main task.")] = 0.0,
     history: Annotated[int, typer.Option(min=0, help="Describe a query by the last n items it took, too.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="First weights and all draws.")] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
@@ -114,7 +126,7 @@ def _load(job: artifacts.Job, settings: dict[str, Any]) -> tuple["TrainingData",
     """Turn the artifacts into tensors."""
     import torch
 
-    from ssl_recall import batches, metrics, training, validation, views
+    from ssl_recall import batches, losses, metrics, training, validation, views
 
     items, queries = models.tables(job)
     log = models.log_of(job.read("train.parquet"), queries.rows)
@@ -128,11 +140,15 @@ def _load(job: artifacts.Job, settings: dict[str, Any]) -> tuple["TrainingData",
     held_out = models.log_of(job.read("validation.parquet"), queries.rows)
     if not len(held_out.items):
         raise InputError("validation.parquet: empty, nothing to pick the epoch by; raise --validation-share", "TOO_FEW")
-    slices = metrics.slices(torch.tensor(popularity["count"].to_list()))
+    counts = torch.tensor(popularity["count"].to_list())
+    slices = metrics.slices(counts)
     drawn = batches.generator(settings["seed"], VALIDATION)
     sample = validation.sample(held_out.queries, held_out.items, slices, settings["validation_queries"], drawn)
-    corrected = log_p if settings["logq"] else torch.zeros_like(log_p)
-    return training.TrainingData(items, queries, log, corrected, masks), sample
+    pool = batches.negative_pool(counts, settings["cold_negative_rate"])
+    batch, extra = min(settings["batch_size"], len(log.items)), settings["further_negatives"]
+    log_q = losses.mixture(log_p, pool.probabilities(len(counts)), batch, extra)
+    corrected = log_q if settings["logq"] else torch.zeros_like(log_q)
+    return training.TrainingData(items, queries, log, corrected, pool, masks), sample
 
 
 def _fit(
@@ -143,12 +159,14 @@ def _fit(
     device: "torch.device",
     title: str,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Train until the validation stops improving; give the curve, a row an epoch, and its best row, whose weights stay."""
+    """Train until the validation stops improving; give the curve, a row an epoch, and its best, whose weights stay."""
     from ssl_recall import losses, training, validation
 
     model.to(device)
     data, held_out = data.to(device), held_out.to(device)
-    steppers = training.optimisers(model, settings["learning_rate"], settings["embedding_learning_rate"])
+    steppers = training.optimisers(
+        model, settings["learning_rate"], settings["embedding_learning_rate"], settings["initial_accumulator"]
+    )
     objective = _objective(settings)
     curve: list[dict[str, Any]] = []
     best: dict[str, Any] = {}
@@ -182,7 +200,14 @@ def _objective(settings: dict[str, Any]) -> "Objective":
         ssl = SelfSupervision(
             settings["ssl_weight"], settings["ssl_batch_size"], settings["ssl_temperature"], shared_seed=shared
         )
-    return Objective(settings["batch_size"], settings["temperature"], settings["id_dropout"], settings["history"], ssl)
+    return Objective(
+        settings["batch_size"],
+        settings["temperature"],
+        settings["further_negatives"],
+        settings["id_dropout"],
+        settings["history"],
+        ssl,
+    )
 
 
 def _curve(curve: list[dict[str, Any]], best: dict[str, Any]) -> "pl.DataFrame":

@@ -1,0 +1,176 @@
+"""From a user's columns to codes: what kind a column is, its vocabulary, and its codes.
+
+Values are compared by their text, so that an integer category and the same category read from a CSV file agree. This
+module works on polars frames: lists are encoded without leaving their row.
+"""
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from .features import DEFAULT, FIRST, PRESENT, UNKNOWN, Kind
+
+VOCABULARY = {
+    "vocabulary": pl.String,
+    "code": pl.Int32,
+    "value": pl.String,
+    "low": pl.Float64,
+    "high": pl.Float64,
+    "count": pl.Int64,
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """How one column of a table becomes a feature."""
+
+    name: str
+    kind: Kind
+    min_count: int = 1  # values that fewer rows bear are unknown
+    max_values: int = 16  # of a list, the first ones
+    buckets: int = 10  # of a numeric column, at its quantiles
+    separator: str | None = None  # splits text into a list
+    nan_is_missing: bool = False
+
+
+def guess_kind(dtype: pl.DataType) -> Kind:
+    """Tell the kind from the type. Raises ValueError for a type that is none."""
+    if isinstance(dtype, pl.Array) and dtype.inner.is_float():
+        return Kind.DENSE
+    if isinstance(dtype, pl.List | pl.Array):
+        if dtype.inner.is_nested() or dtype.inner.is_float():
+            raise ValueError(f"is of type {dtype}; declare it dense or exclude it")
+        return Kind.MULTI_VALUED
+    if dtype.is_float() or dtype.is_temporal() or dtype.is_decimal():
+        return Kind.NUMERIC
+    if dtype.is_integer() or dtype in (pl.String, pl.Boolean, pl.Categorical, pl.Enum):
+        return Kind.CATEGORICAL
+    raise ValueError(f"is of type {dtype}, which is no feature; exclude it")
+
+
+def clean(values: pl.Series, column: Column) -> pl.Series:
+    """Bring a column to its plain form: text, list of distinct texts, float64 or a fixed-size list of float32.
+
+    Nothing (an empty or null list, a null; NaN where it is declared missing) becomes null. Raises ValueError when the
+    column cannot be what it is declared to be, or holds NaN or infinity.
+    """
+    match column.kind:
+        case Kind.MULTI_VALUED:
+            lists = values.cast(pl.String).str.split(column.separator) if column.separator else values
+            if not isinstance(lists.dtype, pl.List | pl.Array):
+                raise ValueError(f"is of type {values.dtype}, no list; give a separator, or call it categorical")
+            texts = lists.cast(pl.List(pl.String)).list.drop_nulls().list.unique(maintain_order=True)
+            texts = texts.list.head(column.max_values)
+            return texts.set(texts.list.len() == 0, None) if len(texts) else texts
+        case Kind.NUMERIC:
+            if not (values.dtype.is_numeric() or values.dtype.is_temporal()):
+                raise ValueError(f"is of type {values.dtype}, no number; call it categorical")
+            numbers = values.to_physical().cast(pl.Float64)
+            return _finite(numbers, numbers.is_finite(), column)
+        case Kind.DENSE:
+            return _finite(*_vectors(values), column)
+        case _:
+            if values.dtype.is_nested():
+                raise ValueError(f"is of type {values.dtype}; call it multi-valued or exclude it")
+            return values.cast(pl.String)
+
+
+def vocabulary(name: str, values: pl.Series, column: Column) -> pl.DataFrame:
+    """List the values of a clean column that get a code, most frequent first: the rows of vocabulary.parquet."""
+    if column.kind is Kind.DENSE:
+        return pl.DataFrame(schema=VOCABULARY)
+    if column.kind is Kind.NUMERIC:
+        return _buckets(name, values, column.buckets)
+    flat = values.explode(empty_as_null=True) if column.kind is Kind.MULTI_VALUED else values
+    counts = pl.DataFrame({"value": flat.drop_nulls()}).group_by("value").agg(count=pl.len().cast(pl.Int64))
+    return listed(name, counts.filter(pl.col("count") >= column.min_count))
+
+
+def listed(name: str, counts: pl.DataFrame) -> pl.DataFrame:
+    """Give codes to values (value, count), most frequent first and then by text."""
+    ordered = counts.sort(["count", "value"], descending=[True, False])
+    return ordered.select(
+        pl.lit(name, pl.String).alias("vocabulary"),
+        pl.int_range(FIRST, pl.len() + FIRST, dtype=pl.Int32).alias("code"),
+        pl.col("value").cast(pl.String),
+        pl.lit(None, pl.Float64).alias("low"),
+        pl.lit(None, pl.Float64).alias("high"),
+        "count",
+    )
+
+
+def encode(values: pl.Series, kind: Kind, words: pl.DataFrame) -> pl.Series:
+    """Give the codes of a clean column by the rows of its vocabulary: int32, or list<int32> (missing: an empty list).
+
+    A value outside the vocabulary is code 1; a number falls in the bucket whose low <= x < high.
+    """
+    match kind:
+        case Kind.DENSE:
+            return values.is_not_null().cast(pl.Int32) * PRESENT
+        case Kind.NUMERIC:
+            codes = np.searchsorted(words["low"].to_numpy()[1:], values.fill_null(0.0).to_numpy(), side="right") + FIRST
+            numbers = pl.Series(codes.astype(np.int32))
+            return numbers.set(values.is_null(), DEFAULT) if words.height else numbers * 0
+        case Kind.MULTI_VALUED:
+            rows = pl.DataFrame({"list": values}).with_row_index("row").explode("list", empty_as_null=True)
+            found = rows.with_columns(code=_lookup(rows["list"], words)).filter(pl.col("list").is_not_null())
+            lists = found.group_by("row", maintain_order=True).agg("code")
+            every = pl.DataFrame({"row": pl.int_range(len(values), dtype=pl.UInt32, eager=True)})
+            joined = every.join(lists, on="row", how="left", maintain_order="left")
+            return joined["code"].fill_null(pl.Series([[]], dtype=pl.List(pl.Int32)))
+        case _:
+            return _lookup(values, words).fill_null(DEFAULT)
+
+
+def _lookup(texts: pl.Series, words: pl.DataFrame) -> pl.Series:
+    """Give each text its code, 1 where it has none, null where it is null."""
+    table = words.select(text="value", found="code")
+    joined = pl.DataFrame({"text": texts}).join(table, on="text", how="left", maintain_order="left")
+    known = pl.col("found").fill_null(UNKNOWN)
+    return joined.select(pl.when(pl.col("text").is_not_null()).then(known).cast(pl.Int32))["found"]
+
+
+def _buckets(name: str, values: pl.Series, buckets: int) -> pl.DataFrame:
+    """Cut at the quantiles; equal cuts are one, so fewer buckets may come out."""
+    numbers = values.drop_nulls().to_numpy()
+    if not len(numbers):
+        return pl.DataFrame(schema=VOCABULARY)
+    cuts = np.unique(np.quantile(numbers, np.linspace(0, 1, buckets + 1)[1:-1], method="higher"))
+    cuts = cuts[cuts > numbers.min()]
+    edges = [-np.inf, *cuts.tolist(), np.inf]
+    count = np.bincount(np.searchsorted(cuts, numbers, side="right"), minlength=len(cuts) + 1)
+    return pl.DataFrame(
+        {
+            "vocabulary": [name] * len(count),
+            "code": range(FIRST, FIRST + len(count)),
+            "value": [f"[{low:g}, {high:g})" for low, high in itertools.pairwise(edges)],
+            "low": edges[:-1],
+            "high": edges[1:],
+            "count": count.tolist(),
+        },
+        schema=VOCABULARY,
+    )
+
+
+def _finite(values: pl.Series, finite: pl.Series, column: Column) -> pl.Series:
+    """Hold a column to finite numbers, or take what is not for missing where that is declared."""
+    bad = values.is_not_null() & ~finite.fill_null(True)
+    count = int(bad.sum())
+    if count and not column.nan_is_missing:
+        rows = bad.arg_true().head(3).to_list()
+        raise ValueError(f"holds NaN or infinity in {count:,} rows (first {rows}); declare nan=missing, or mend it")
+    return values.set(bad, None) if count else values
+
+
+def _vectors(values: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """Give a dense column as fixed-size lists of float32, and which of them are finite throughout."""
+    if not isinstance(values.dtype, pl.List | pl.Array):
+        raise ValueError(f"is of type {values.dtype}, no vector; a dense feature is a list of floats")
+    lengths = values.cast(pl.List(pl.Float32)).list.len().drop_nulls().unique()
+    if len(lengths) != 1 or not lengths[0]:
+        raise ValueError(f"holds vectors of {len(lengths)} different lengths; a dense feature has one")
+    vectors = values.cast(pl.List(pl.Float32)).cast(pl.Array(pl.Float32, int(lengths[0])))
+    whole = vectors.arr.eval(pl.element().is_finite().fill_null(False)).arr.all()
+    return vectors, whole

@@ -1,0 +1,107 @@
+"""Which columns of a table are features, how they are declared, and their codes."""
+
+import difflib
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import typer
+
+from .errors import SettingsError
+from .tables import Problems
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from ssl_recall.vocabularies import Column
+
+CODE = "__code"
+EXCLUDE = "exclude"
+NUMBERS = ("min_count", "max_values", "buckets")
+
+
+def merged(ctx: typer.Context, param: typer.CallbackParam, value: list[str] | None) -> list[str]:
+    """Let a flag's NAME=KIND win over the settings file's line for the same column, and leave its other lines alone."""
+    kept: dict[str, str] = {}
+    for declaration in [*((ctx.default_map or {}).get(str(param.name)) or []), *(value or [])]:
+        kept[declaration.partition("=")[0]] = declaration
+    return list(kept.values())
+
+
+def declared(declarations: list[str], names: list[str], flag: str) -> dict[str, tuple[str, dict[str, str]]]:
+    """Parse NAME=KIND[,option=value..]: -> name -> (kind, options). Raises SettingsError for what is not known."""
+    parsed: dict[str, tuple[str, dict[str, str]]] = {}
+    for declaration in declarations:
+        name, equals, setting = declaration.rpartition("=") if "," not in declaration else declaration.partition("=")
+        kind, *options = setting.split(",")
+        pairs = dict(option.strip().partition("=")[::2] for option in options)
+        known = {*NUMBERS, "separator", "nan"}
+        wrong = [key for key in pairs if key not in known]
+        if not equals or wrong:
+            what = f"has no option {wrong[0]!r}" if wrong else "is not NAME=KIND"
+            raise SettingsError(f"{flag} {declaration!r} {what}; options: {', '.join(sorted(known))}", "FEATURE")
+        if name not in names:
+            close = difflib.get_close_matches(name, names, n=1)
+            raise SettingsError(
+                f"{flag}: no column {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""), "FEATURE"
+            )
+        parsed[name] = (kind.strip(), pairs)
+    return parsed
+
+
+def columns_of(
+    frame: "pl.DataFrame", id_name: str, declarations: list[str], flag: str, defaults: "Column", problems: Problems
+) -> "list[Column]":
+    """Decide on every column but the id: the declared kind, else the one its type tells, with its options."""
+    from ssl_recall.features import Kind
+    from ssl_recall.vocabularies import guess_kind
+
+    names = [name for name in frame.columns if name != id_name]
+    given = declared(declarations, names, flag)
+    columns = []
+    for name in names:
+        kind, options = given.get(name, ("", {}))
+        if kind == EXCLUDE:
+            continue
+        if name.endswith(CODE) or name in {"item_id", "query_id"}:
+            problems.add("COLUMN_NAME", f"column {name!r} has a name that the artifacts use; rename or exclude it")
+            continue
+        try:
+            chosen = Kind(kind) if kind else guess_kind(frame.schema[name])
+            if chosen is Kind.ID:
+                raise ValueError(f"is of no kind {kind!r}")
+            columns.append(_with_options(replace(defaults, name=name, kind=chosen), options))
+        except ValueError as error:
+            text = str(error) if not kind or kind in set(Kind) else f"is of no kind {kind!r}: {', '.join(Kind)}"
+            problems.add("FEATURE", f"column {name!r} {text} ({flag} {name}=..)")
+    return columns
+
+
+def _with_options(column: "Column", options: dict[str, str]) -> "Column":
+    """Apply min_count=N, max_values=N, buckets=N, separator=S, nan=missing. Raises ValueError for another value."""
+    numbers = {key: int(options[key]) for key in NUMBERS if key in options}
+    if any(number < 1 for number in numbers.values()):
+        raise ValueError(f"needs options of at least 1, has {numbers}")
+    nan = options.get("nan", "refuse")
+    if nan not in {"refuse", "missing"}:
+        raise ValueError(f"has nan={nan}; it can be missing or refuse")
+    return replace(
+        column,
+        min_count=numbers.get("min_count", column.min_count),
+        max_values=numbers.get("max_values", column.max_values),
+        buckets=numbers.get("buckets", column.buckets),
+        separator=options.get("separator", column.separator),
+        nan_is_missing=nan == "missing",
+    )
+
+
+def cleaned(frame: "pl.DataFrame", columns: "list[Column]", problems: Problems) -> "dict[str, pl.Series]":
+    """Bring every feature column to its plain form, noting those that cannot be."""
+    from ssl_recall.vocabularies import clean
+
+    values = {}
+    for column in columns:
+        try:
+            values[column.name] = clean(frame[column.name], column)
+        except ValueError as error:
+            problems.add("NAN_FEATURE" if "NaN" in str(error) else "FEATURE", f"column {column.name!r} {error}")
+    return values

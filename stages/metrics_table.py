@@ -1,0 +1,52 @@
+"""metrics.parquet as a person reads it."""
+
+from typing import TYPE_CHECKING
+
+from . import console
+
+if TYPE_CHECKING:
+    import polars as pl
+
+SLICES = ("all", "head", "tail", "cold")
+TITLES = {"most-popular": "most popular", "no-ssl": "no SSL", "ssl": "SSL"}
+
+
+def show(frame: "pl.DataFrame", head_share: float, k: int = 50) -> None:
+    """Print recall by slice, a column a model, and what self-supervision brought, at the k nearest to what was asked."""
+    from rich.table import Table
+
+    k = min(frame["k"].unique().to_list(), key=lambda measured: (abs(measured - k), measured))
+    figures = {(row["model"], row["slice"], row["metric"]): row for row in frame.filter(k=k).iter_rows(named=True)}
+    names = [name for name in TITLES if (name, "all", "recall") in figures]
+    table = Table(title=f"recall@{k} on the test pairs", title_justify="left", box=None, pad_edge=False)
+    table.add_column("")
+    for name in names:
+        table.add_column(TITLES[name], justify="right")
+    paired = "no-ssl" in names
+    if paired:
+        table.add_column("SSL - no SSL", justify="right")
+    table.add_column("test pairs", justify="right")
+    for part in SLICES:
+        cells = [_figure(figures[name, part, "recall"]) for name in names]
+        change = [_figure(figures["ssl - no-ssl", part, "recall"], sign="+")] if paired else []
+        table.add_row(part, *cells, *change, f"{figures[names[0], part, 'recall']['n']:,}")
+    for metric, title, form in (
+        ("ndcg", f"ndcg@{k}", ".3f"),
+        ("coverage", f"coverage@{k}", ".1%"),
+        ("mean_popularity", "mean popularity", ",.0f"),
+    ):
+        row = [format(figures[name, "all", metric]["value"], form) for name in names]
+        table.add_row(title, *row, *([""] if paired else []), "", style="dim")
+    console.out.print(table)
+    console.out.print(
+        f"recall@{k}: share of the test pairs whose item is among the {k} nearest of the whole catalogue, what the "
+        f"query took before set aside [95 % interval over queries]\nhead: the {head_share:.0%} of all items with most "
+        "training interactions; tail: all others, with the cold; cold: none in training",
+        style="dim",
+    )
+
+
+def _figure(row: dict[str, float | None], sign: str = "") -> str:
+    if row["value"] is None:
+        return "-"
+    return f"{row['value']:{sign}.3f} [{row['low']:{sign}.3f}, {row['high']:{sign}.3f}]"

@@ -1,0 +1,134 @@
+"""The user's tables: found, read and held to what the pipeline needs, all problems of a table told at once."""
+
+import difflib
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import artifacts
+from .errors import InputError, SettingsError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+EXAMPLES = 5
+DAY = 86_400
+UNITS = {1: "seconds", 10**3: "milliseconds", 10**6: "microseconds", 10**9: "nanoseconds"}
+
+
+class Problems:
+    """What is wrong with one table; raised together, so that one run shows all there is to mend."""
+
+    def __init__(self, table: str) -> None:
+        """Name the table as the user knows it."""
+        self.table, self.found = table, list[tuple[str, str]]()
+
+    def add(self, rule: str, text: str) -> None:
+        """Note one problem."""
+        self.found.append((rule, text))
+
+    def stop_if_any(self) -> None:
+        """Raise InputError with every problem noted."""
+        if len(self.found) == 1:
+            raise InputError(f"{self.table}: {self.found[0][1]}", self.found[0][0])
+        if self.found:
+            lines = "".join(f"\n  {rule}: {text}" for rule, text in self.found)
+            raise InputError(f"{self.table}: {len(self.found)} problems{lines}", self.found[0][0])
+
+
+def read(path: Path, flag: str) -> "pl.DataFrame":
+    """Read Parquet or CSV files as one table. Raises SettingsError for none, InputError for bad ones."""
+    import polars as pl
+
+    files = artifacts.source_files(path)
+    if not files:
+        raise SettingsError(f"{flag} {path}: no Parquet or CSV file there", "NO_FILE")
+    try:
+        if all(file.suffix == ".csv" for file in files):
+            frame = pl.scan_csv(files, try_parse_dates=True, infer_schema_length=10_000).collect()
+        else:
+            frame = pl.concat([pl.read_parquet(file) for file in files])
+    except (pl.exceptions.PolarsError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]})", "UNREADABLE") from None
+    return frame
+
+
+def need_column(frame: "pl.DataFrame", name: str, flag: str, problems: Problems) -> bool:
+    """Note a column that is not there, with the nearest that is."""
+    if name in frame.columns:
+        return True
+    close = difflib.get_close_matches(name, frame.columns, n=1, cutoff=0.3)
+    hint = f"; did you mean {flag} {close[0]}?" if close else f"; there are {', '.join(frame.columns[:EXAMPLES])}"
+    problems.add("NO_COLUMN", f"no column {name!r}{hint}")
+    return False
+
+
+def check_ids(ids: "pl.Series", flag: str, problems: Problems, *, unique: bool) -> None:
+    """Note ids that are missing, blank, of a type that cannot name things, or (where unique) given twice."""
+    import polars as pl
+
+    if not (ids.dtype == pl.String or ids.dtype.is_integer()):
+        problems.add("ID_TYPES", f"{ids.name} is of type {ids.dtype}; ids are text or integers (see {flag})")
+        return
+    null = ids.is_null()
+    if null.any():
+        problems.add("NULL_ID", f"{ids.name} is null in {_rows(null)}")
+    if ids.dtype == pl.String:
+        blank = ids.str.strip_chars() == ""
+        if blank.any():
+            problems.add("EMPTY_ID", f"{ids.name} is empty or blank in {_rows(blank)}")
+    if unique and (twice := ids.drop_nulls().filter(ids.drop_nulls().is_duplicated())).len():
+        names = twice.unique().sort().head(EXAMPLES).to_list()
+        problems.add("DUP_ITEM_ID", f"{twice.n_unique():,} values of {ids.name} stand in several rows, such as {names}")
+
+
+def check_same_type(table: str, log: "pl.Series", ids: "pl.Series", problems: Problems) -> None:
+    """Note two columns of ids that no type holds without losing something: text and numbers, uint64 and int64."""
+    import polars as pl
+
+    widths = {log.dtype, ids.dtype}
+    if len(widths) == 1 or (log.dtype.is_integer() and ids.dtype.is_integer() and pl.UInt64 not in widths):
+        return
+    problems.add(
+        "ID_TYPES",
+        f"{log.name} is of type {log.dtype} in the interactions but {ids.dtype} in the {table}; "
+        "write both tables with one type",
+    )
+
+
+def among(ids: "pl.Series", known: "pl.Series") -> "pl.Series":
+    """Tell which ids are known; whole numbers of two widths compare as int64, which `check_same_type` has made safe."""
+    import polars as pl
+
+    if ids.dtype != known.dtype:
+        ids, known = ids.cast(pl.Int64), known.cast(pl.Int64)
+    return ids.is_in(known.implode())
+
+
+def check_times(times: "pl.Series", problems: Problems) -> None:
+    """Note instants that cannot be ordered: mixed units, or the future. Nulls are the caller's to decide on."""
+    import polars as pl
+
+    known = times.drop_nulls()
+    if not (times.dtype.is_integer() or times.dtype.is_temporal()):
+        problems.add("TIME", f"{times.name} is of type {times.dtype}; a time is a date, a datetime or an integer")
+        return
+    if not len(known):
+        problems.add("TIME", f"{times.name} is null in every row")
+        return
+    span = f"from {known.min()!s} to {known.max()!s}"
+    if times.dtype.is_integer():
+        now = time.time()
+        looks = [unit for unit in UNITS if known.is_between(int(3e8) * unit, int(5e9) * unit).any()]
+        if len(looks) > 1:
+            problems.add("TIME", f"{times.name} mixes {' and '.join(UNITS[unit] for unit in looks)}: {span}")
+        elif looks and int(known.max()) > (now + DAY) * looks[0]:  # type: ignore[arg-type]
+            problems.add("TIME", f"{times.name} lies in the future: {span}")
+    elif (known.cast(pl.Datetime("us")).dt.epoch("s") > time.time() + DAY).any():
+        problems.add("TIME", f"{times.name} lies in the future: {span}")
+
+
+def _rows(mask: "pl.Series") -> str:
+    at = mask.fill_null(False).arg_true()
+    shown = at.to_list() if len(at) <= EXAMPLES else [*at.head(EXAMPLES - 1).to_list(), at[-1]]
+    return f"{len(at):,} rows, such as {shown}"
