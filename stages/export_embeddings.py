@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import artifacts, contract, models
+from . import artifacts, console, contract, models, new_items
 
 if TYPE_CHECKING:
     import polars as pl
@@ -77,6 +77,22 @@ def export_embeddings(
             + (f", {query_table.rows:,} queries" if queries else "")
             + f", width {vectors.shape[1]}"
         )
+
+
+def _export_new(job: artifacts.Job, folder: str, source: Path, target: Path, device: str, threads: int) -> None:
+    """Embed a user's table of items with the trained model and publish the vectors where the user wants them."""
+    import torch
+
+    from ssl_recall import training
+
+    torch.set_num_threads(threads)
+    model, _ = models.load(job, folder, *models.tables(job))
+    ids, table = new_items.read(job, source)
+    place = models.device_of(device)
+    vectors = training.embed_items(model.to(place), table.to(place))
+    with artifacts.replacing(target) as file:
+        _frame(ids.to_frame(), vectors).write_parquet(file, compression="zstd")
+    console.err.print(f"{'export-embeddings':<26} {len(ids):,} items of {source} to {target}", soft_wrap=True)
 
 
 def _frame(ids: "pl.DataFrame", vectors: "Tensor") -> "pl.DataFrame":

@@ -12,7 +12,7 @@ TITLES = {"most-popular": "most popular", "no-ssl": "no SSL", "ssl": "SSL"}
 
 
 def show(frame: "pl.DataFrame", head_share: float, k: int = 50) -> None:
-    """Print recall by slice, a column a model, and what self-supervision brought, at the k nearest to what was asked."""
+    """Print recall by slice, a column a model, and what self-supervision brought, at the k nearest to 50."""
     from rich.table import Table
 
     k = min(frame["k"].unique().to_list(), key=lambda measured: (abs(measured - k), measured))

@@ -38,7 +38,7 @@ def prepare(run: Path, content: bytes = TRAIN, source: Path | None = None, **giv
     return job
 
 
-def popularity(run: Path, frame: pl.DataFrame = POPULARITY, *, force: bool = False, **given: Any) -> Job:
+def popularity(run: Path, frame: pl.DataFrame | pl.LazyFrame = POPULARITY, *, force: bool = False, **given: Any) -> Job:
     """A second stage, which reads what the first one wrote."""
     reads, writes = ("train.parquet",), ("popularity.parquet",)
     with Job(run, "compute-popularity", given, reads=reads, writes=writes, force=force) as job:
@@ -135,7 +135,7 @@ def test_a_lazy_frame_that_fails_while_it_is_written_leaves_the_earlier_file(run
     before = tree(run)
     lazy = POPULARITY.lazy().map_batches(fail, schema=POPULARITY.schema)
     with pytest.raises((ZeroDivisionError, pl.exceptions.PolarsError)):
-        popularity(run, lazy, unseen_count=0.5)  # type: ignore[arg-type]
+        popularity(run, lazy, unseen_count=0.5)
     assert tree(run) == before
 
 
@@ -407,7 +407,7 @@ def test_the_same_table_is_the_same_bytes_lazy_or_not_as_often_as_not(tmp_path: 
     written = []
     for number, table in enumerate((frame, frame, frame.lazy(), frame.lazy())):
         prepare(tmp_path / str(number))
-        popularity(tmp_path / str(number), table)  # type: ignore[arg-type]
+        popularity(tmp_path / str(number), table)
         written.append(digests(tmp_path / str(number))["popularity.parquet"])
         assert pl.read_parquet(tmp_path / str(number) / "popularity.parquet").equals(frame)
     assert written[0] == written[1]
