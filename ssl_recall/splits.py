@@ -16,23 +16,20 @@ def by_time(
 ) -> pl.Series:  # "train" | "validation" | "test" for each row
     """Cut at two instants: train < validation cut <= validation < test cut <= test, so that no future leaks.
 
-    About the newest `test_share` of the rows are test; rows of one instant stay on one side. Raises ValueError when a
-    share above 0 finds no instant to cut at.
+    About the newest `test_share` of the rows are test, and `validation_share` of all rows, the newest of the others,
+    validation; rows of one instant stay on one side. Raises ValueError when nothing would be left before a cut.
     """
     times = frame["timestamp"]
-    ordered = times.sort()
-    cuts = []
-    for name, share in ((TEST, test_share), (VALIDATION, validation_share + test_share)):
-        cut = ordered[min(round(len(ordered) * (1 - share)), len(ordered) - 1)]
-        if share and cut == ordered[0]:
-            raise ValueError(f"no instant to cut {name} at: {ordered[0]!s} to {ordered[-1]!s} in {len(ordered):,} rows")
-        cuts.append(cut)
-    test_cut, validation_cut = cuts
-    is_test = times >= test_cut if test_share else pl.repeat(False, len(times), eager=True)
-    is_validation = (times >= validation_cut) if validation_share else pl.repeat(False, len(times), eager=True)
-    if validation_share and not (is_validation & ~is_test).any():
-        raise ValueError(f"no instant to cut validation at: {ordered[0]!s} to {ordered[-1]!s} in {len(ordered):,} rows")
-    return _named(is_validation.to_numpy(), is_test.to_numpy())
+    side = pl.Series("side", [TRAIN]).new_from_index(0, len(times))
+    later = times.sort()
+    for name, share in ((TEST, test_share), (VALIDATION, validation_share)):
+        if share and len(times):
+            cut = later[-min(max(round(len(times) * share), 1), len(later))]
+            if cut == later[0]:
+                raise ValueError(f"no instant to cut {name} at: {later[0]!s} to {later[-1]!s} in {len(later):,} rows")
+            side = side.set((times >= cut) & (side == TRAIN), name)
+            later = later.filter(later < cut)
+    return side
 
 
 def by_hash(

@@ -22,6 +22,10 @@ VOCABULARY = {
 }
 
 
+class NotFiniteError(ValueError):
+    """A column holds NaN or infinity."""
+
+
 @dataclass(frozen=True)
 class Column:
     """How one column of a table becomes a feature."""
@@ -45,7 +49,7 @@ def guess_kind(dtype: pl.DataType) -> Kind:
         return Kind.MULTI_VALUED
     if dtype.is_float() or dtype.is_temporal() or dtype.is_decimal():
         return Kind.NUMERIC
-    if dtype.is_integer() or dtype in (pl.String, pl.Boolean, pl.Categorical, pl.Enum):
+    if dtype.is_integer() or dtype in (pl.String, pl.Boolean, pl.Categorical, pl.Enum, pl.Null):
         return Kind.CATEGORICAL
     raise ValueError(f"is of type {dtype}, which is no feature; exclude it")
 
@@ -53,28 +57,32 @@ def guess_kind(dtype: pl.DataType) -> Kind:
 def clean(values: pl.Series, column: Column) -> pl.Series:
     """Bring a column to its plain form: text, list of distinct texts, float64 or a fixed-size list of float32.
 
-    Nothing (an empty or null list, a null; NaN where it is declared missing) becomes null. Raises ValueError when the
-    column cannot be what it is declared to be, or holds NaN or infinity.
+    Nothing (an empty or null list, a null; NaN where it is declared missing) becomes null; a list keeps all its values.
+    Raises ValueError when the column cannot be what it is declared to be, NotFiniteError for NaN or infinity.
     """
     match column.kind:
         case Kind.MULTI_VALUED:
-            lists = values.cast(pl.String).str.split(column.separator) if column.separator else values
+            lists = _finite(_split(values, column.separator) if column.separator else values, column)
             if not isinstance(lists.dtype, pl.List | pl.Array):
                 raise ValueError(f"is of type {values.dtype}, no list; give a separator, or call it categorical")
             texts = lists.cast(pl.List(pl.String)).list.drop_nulls().list.unique(maintain_order=True)
-            texts = texts.list.head(column.max_values)
             return texts.set(texts.list.len() == 0, None) if len(texts) else texts
         case Kind.NUMERIC:
             if not (values.dtype.is_numeric() or values.dtype.is_temporal()):
                 raise ValueError(f"is of type {values.dtype}, no number; call it categorical")
-            numbers = values.to_physical().cast(pl.Float64)
-            return _finite(numbers, numbers.is_finite(), column)
+            plain = values if values.dtype.is_decimal() else values.to_physical()
+            return _finite(plain.cast(pl.Float64), column)
         case Kind.DENSE:
-            return _finite(*_vectors(values), column)
+            return _finite(_vectors(values), column)
         case _:
             if values.dtype.is_nested():
                 raise ValueError(f"is of type {values.dtype}; call it multi-valued or exclude it")
             return values.cast(pl.String)
+
+
+def first_values(lists: pl.Series, size: int) -> tuple[pl.Series, int]:
+    """Keep the first `size` values of each list; gives how many rows had more, too."""
+    return lists.list.head(size), int((lists.list.len() > size).sum())
 
 
 def vocabulary(name: str, values: pl.Series, column: Column) -> pl.DataFrame:
@@ -154,23 +162,38 @@ def _buckets(name: str, values: pl.Series, buckets: int) -> pl.DataFrame:
     )
 
 
-def _finite(values: pl.Series, finite: pl.Series, column: Column) -> pl.Series:
-    """Hold a column to finite numbers, or take what is not for missing where that is declared."""
+def _split(values: pl.Series, separator: str) -> pl.Series:
+    """Split text into a list, without the spaces around its pieces and without empty ones."""
+    pieces = values.cast(pl.String).str.split(separator).list.eval(pl.element().str.strip_chars())
+    return pieces.list.eval(pl.element().filter(pl.element() != ""))
+
+
+def _finite(values: pl.Series, column: Column) -> pl.Series:
+    """Hold numbers, and those in lists, to finite ones, or take a row that is not for missing where that is declared."""
+    dtype, element = values.dtype, pl.element().is_finite()
+    if isinstance(dtype, pl.Array) and dtype.inner.is_float():  # a null within a vector is no number either
+        finite = values.arr.eval(element.fill_null(False)).arr.all()
+    elif isinstance(dtype, pl.List) and dtype.inner.is_float():
+        finite = values.list.eval(element.fill_null(True)).list.all()
+    elif dtype.is_float():
+        finite = values.is_finite()
+    else:
+        return values
     bad = values.is_not_null() & ~finite.fill_null(True)
     count = int(bad.sum())
     if count and not column.nan_is_missing:
         rows = bad.arg_true().head(3).to_list()
-        raise ValueError(f"holds NaN or infinity in {count:,} rows (first {rows}); declare nan=missing, or mend it")
+        raise NotFiniteError(f"holds NaN or infinity in {count:,} rows (first {rows}); declare nan=missing, or mend it")
     return values.set(bad, None) if count else values
 
 
-def _vectors(values: pl.Series) -> tuple[pl.Series, pl.Series]:
-    """Give a dense column as fixed-size lists of float32, and which of them are finite throughout."""
-    if not isinstance(values.dtype, pl.List | pl.Array):
+def _vectors(values: pl.Series) -> pl.Series:
+    """Give a dense column as fixed-size lists of float32."""
+    if isinstance(values.dtype, pl.Array) and values.dtype.inner.is_numeric():
+        return values.cast(pl.Array(pl.Float32, values.dtype.size))
+    if not (isinstance(values.dtype, pl.List) and values.dtype.inner.is_numeric()):
         raise ValueError(f"is of type {values.dtype}, no vector; a dense feature is a list of floats")
-    lengths = values.cast(pl.List(pl.Float32)).list.len().drop_nulls().unique()
+    lengths = values.list.len().drop_nulls().unique().sort().to_list()
     if len(lengths) != 1 or not lengths[0]:
-        raise ValueError(f"holds vectors of {len(lengths)} different lengths; a dense feature has one")
-    vectors = values.cast(pl.List(pl.Float32)).cast(pl.Array(pl.Float32, int(lengths[0])))
-    whole = vectors.arr.eval(pl.element().is_finite().fill_null(False)).arr.all()
-    return vectors, whole
+        raise ValueError(f"holds vectors of the lengths {lengths[:3]}; a dense feature has one, and above 0")
+    return values.cast(pl.List(pl.Float32)).cast(pl.Array(pl.Float32, lengths[0]))

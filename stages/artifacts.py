@@ -5,24 +5,18 @@ those of the manifest: content counts, never the time of a file.
 """
 
 import contextlib
-import fcntl
-import hashlib
-import json
-import os
-import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any, Self
+from typing import IO, TYPE_CHECKING, Annotated, Self
 
 import typer
 
 from . import config as config_file
-from . import console, contract
-from .errors import ArtifactError, LockedError
+from . import console, contract, manifest, publish
+from .errors import ArtifactError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -40,10 +34,6 @@ ConfigOption = Annotated[
     ),
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Run even when up to date.")]
-
-MANIFEST = "manifest.json"
-SCHEMA_VERSION = 1  # of the files; a newer one is refused
-_NOT_SETTINGS = {"run", "config", "force", "ctx", "as_json"}
 
 
 @dataclass
@@ -73,12 +63,6 @@ def is_planning() -> bool:
     return _plan.get() is not None
 
 
-def sha256(path: Path) -> str:
-    """Hash a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def source_files(path: Path | str) -> list[Path]:
     """List what a user's path names: a file, the Parquet and CSV files of a folder, or a glob; sorted."""
     path = Path(path)
@@ -89,65 +73,11 @@ def source_files(path: Path | str) -> list[Path]:
     return sorted(p for p in Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))) if p.is_file())
 
 
-def read_manifest(run: Path) -> dict[str, Any]:
-    """Read what the run folder holds; an empty one has no stages. Raises ArtifactError when it cannot be understood."""
-    path = run / MANIFEST
-    if not path.exists():
-        return {"schema": SCHEMA_VERSION, "stages": {}}
-    try:
-        manifest = json.loads(path.read_text())
-        schema, _ = int(manifest["schema"]), manifest["stages"].items()
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise ArtifactError(f"{path}: is no manifest; run: ssl-recall run --force", "BAD_MANIFEST") from None
-    if schema > SCHEMA_VERSION:
-        raise ArtifactError(
-            f"{path}: schema {schema}, this version knows {SCHEMA_VERSION}; upgrade ssl-recall", "NEWER"
-        )
-    return dict(manifest)
-
-
-def plain_settings(settings: Mapping[str, object]) -> dict[str, Any]:
-    """Keep the settings that change a result, as JSON holds them."""
-    kept = {name: value for name, value in sorted(settings.items()) if name not in _NOT_SETTINGS}
-    return dict(json.loads(json.dumps(kept, default=str)))
-
-
-def stale_reason(
-    run: Path,
-    stage: str,
-    settings: Mapping[str, object],
-    inputs: Mapping[str, str],
-    writes: Sequence[str],
-) -> str | None:
-    """Say in words why the stage must run, None when it is up to date; `inputs` are name -> sha256 now."""
-    entry = read_manifest(run)["stages"].get(stage)
-    if entry is None:
-        return "never run"
-    now = plain_settings(settings)
-    changed = [
-        name for name in sorted(now.keys() | entry["settings"].keys()) if now.get(name) != entry["settings"].get(name)
-    ]
-    if changed:
-        name = changed[0]
-        return f"{name} was {entry['settings'].get(name)}, now {now.get(name)}" + (
-            f" (and {len(changed) - 1} more)" if changed[1:] else ""
-        )
-    for name in sorted(inputs.keys() | entry["inputs"].keys()):
-        if inputs.get(name) != entry["inputs"].get(name):
-            return f"{name} changed"
-    for name in writes:
-        if not (run / name).exists():
-            return f"{name} is missing"
-        if sha256(run / name) != entry["outputs"][name]["sha256"]:
-            return f"{name} is not what was written"
-    return None
-
-
 class Job:
     """One stage at work: holds the folder's lock, checks what it reads, publishes what it wrote on a clean exit.
 
-    Raises ArtifactError for an input that is missing or is not what its stage wrote, LockedError when another process
-    works in the folder, and lets OSError through (the command line maps it to exit 5).
+    Raises ArtifactError for an input that is missing, is not what its stage wrote, or was made from other inputs than
+    today's, LockedError when another process works in the folder, and lets OSError through (exit 5).
     """
 
     def __init__(
@@ -163,10 +93,11 @@ class Job:
         force: bool = False,
     ) -> None:
         """Name the stage, its settings (usually `locals()`), and the files it reads and writes."""
-        self.run, self.stage, self.settings = run, stage, plain_settings(settings)
+        self.run, self.stage, self.settings = run, stage, manifest.plain_settings(settings)
         self.reads, self.optional, self.writes = tuple(reads), tuple(optional), tuple(writes)
         self.sources, self.force = dict(sources or {}), force
         self.inputs: dict[str, str] = {}
+        self.manifest: manifest.Manifest = {"stages": {}}
         self.up_to_date = False
         self._staged: dict[str, Path] = {}
         self._summary = ""
@@ -179,9 +110,12 @@ class Job:
             self._note(plan)
             return self
         self._started = time.monotonic()
+        if self.reads and not self.run.exists():  # a mistyped --run is refused, not made
+            self._stale()
         self.run.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(self.run)
+        self._lock = publish.lock(self.run)
         try:
+            publish.sweep(self.run)
             reason = self._stale()
             self.up_to_date = reason is None and not self.force
             if self.up_to_date:
@@ -243,25 +177,43 @@ class Job:
         assert name in self.writes, f"{self.stage} does not say that it writes {name}"
         target = self.run / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        self._staged[name] = temporary
-        with temporary.open("wb") as file:
+        self._staged[name] = publish.temporary_for(target)
+        with self._staged[name].open("wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            publish.sync(file)
 
     def done(self, summary: str) -> None:
         """Keep the one line that is printed when the files are in place."""
         self._summary = summary
 
     def _stale(self) -> str | None:
-        self.manifest = read_manifest(self.run)
-        present = [name for name in self.optional if _entry(self.manifest, name) and (self.run / name).exists()]
-        self.inputs = {name: self._verified(name) for name in (*self.reads, *present)}
+        self.manifest = self._read_manifest()
+        present = [name for name in self.optional if self._is_current(name)]
+        self.inputs = {name: manifest.verified(self.run, self.manifest, name) for name in (*self.reads, *present)}
         for label, path in self.sources.items():
             for number, file in enumerate(source_files(path)):
-                self.inputs[f"{label}[{number}]"] = sha256(file)
-        return stale_reason(self.run, self.stage, self.settings, self.inputs, self.writes)
+                self.inputs[f"{label}[{number}]"] = publish.sha256(file)
+        return manifest.stale_reason(self.run, self.manifest, self.stage, self.settings, self.inputs, self.writes)
+
+    def _read_manifest(self) -> manifest.Manifest:
+        try:
+            return manifest.read(self.run)
+        except ArtifactError as error:
+            if self.force and error.rule == "BAD_MANIFEST":  # the way out that the message names
+                return {"schema": manifest.SCHEMA, "stages": {}}
+            raise
+
+    def _is_current(self, name: str) -> bool:
+        """Tell whether an optional input is there and belongs to today's files; a yesterday's one is passed over."""
+        if manifest.output_of(self.manifest, name) is None or not (self.run / name).exists():
+            return False
+        try:
+            manifest.verified(self.run, self.manifest, name)
+        except ArtifactError as error:
+            if error.rule == "STALE":
+                return False
+            raise
+        return True
 
     def _note(self, plan: Plan) -> None:
         waits = [plan.to_be_written[name] for name in (*self.reads, *self.optional) if name in plan.to_be_written]
@@ -274,92 +226,27 @@ class Job:
             plan.to_be_written |= dict.fromkeys(self.writes, self.stage)
         self.up_to_date = True
 
-    def _verified(self, name: str) -> str:
-        path, entry = self.run / name, _entry(self.manifest, name)
-        if entry is None or not path.exists():
-            raise ArtifactError(f"{path}: missing; run: {contract.command_for(name)} --run {self.run}", "MISSING")
-        found = sha256(path)
-        if found != entry["sha256"]:
-            raise ArtifactError(
-                f"{path}: not what its stage wrote (sha256 {entry['sha256'][:8]}.. then, {found[:8]}.. now); "
-                f"run: {contract.command_for(name)} --run {self.run}",
-                "CORRUPT",
-            )
-        return found
-
     def _publish(self) -> None:
         missing = set(self.writes) - self._staged.keys()
         assert not missing, f"{self.stage} wrote no {sorted(missing)}"
-        outputs = {name: {"sha256": sha256(path), "size": path.stat().st_size} for name, path in self._staged.items()}
-        for name, temporary in self._staged.items():
-            temporary.replace(self.run / name)
-            _sync_folder((self.run / name).parent)
-        self.manifest["stages"][self.stage] = {
-            "version": version("ssl-recall"),
-            "settings": self.settings,
-            "inputs": self.inputs,
-            "outputs": outputs,
+        outputs = {
+            name: {"sha256": publish.sha256(path), "size": path.stat().st_size} for name, path in self._staged.items()
         }
-        with replacing(self.run / MANIFEST) as file:
-            file.write(json.dumps(self.manifest, indent=1, sort_keys=True).encode())
+        for name, temporary in self._staged.items():
+            publish.move_into_place(temporary, self.run / name)
+        manifest.record(self.run, self.manifest, self.stage, self.settings, self.inputs, outputs)
 
     def _line(self, text: str) -> None:
-        console.err.print(f"{self.stage:<26} {text}", soft_wrap=True)
+        console.line(f"{self.stage:<26} {text}")
 
 
 @contextlib.contextmanager
 def reading(run: Path, reads: Sequence[str]) -> Iterator[Job]:
     """Check and read a run folder's files without publishing anything in it."""
     job = Job(run, "read", {}, reads=reads)
-    job.manifest = read_manifest(run)
-    job.inputs = {name: job._verified(name) for name in reads}
+    job.manifest = manifest.read(run)
+    job.inputs = {name: manifest.verified(run, job.manifest, name) for name in reads}
     yield job
-
-
-@contextlib.contextmanager
-def replacing(target: Path) -> Iterator[IO[bytes]]:
-    """Write a file beside its place, sync it, and move it there when the block ends without an exception."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-        _sync_folder(target.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _entry(manifest: Mapping[str, Any], name: str) -> dict[str, Any] | None:
-    for stage in manifest["stages"].values():
-        if name in stage["outputs"]:
-            return dict(stage["outputs"][name])
-    return None
-
-
-def _lock(run: Path) -> IO[str]:
-    file = (run / ".lock").open("a+")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        holder = file.read().strip() or "another process"
-        file.close()
-        raise LockedError(f"{run}: in use by {holder}; wait for it or stop it", "LOCKED") from None
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}")
-    file.flush()
-    return file
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _check_columns(name: str, schema: Mapping[str, object]) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import importlib
+import re
 import sys
 import traceback
 
@@ -47,7 +48,8 @@ def main() -> None:
         if debug:
             traceback.print_exc()
         code, line = _outcome(error)
-        console.err.print(f"ssl-recall: {line}", style="red", soft_wrap=True)
+        for part in f"ssl-recall: {line}".splitlines():
+            console.line(part, style="red")
         sys.exit(code)
 
 
@@ -61,6 +63,10 @@ def _outcome(error: BaseException) -> tuple[int, str]:
         case OSError() | MemoryError():
             return 5, f"{_os_rule(error)}: {str(error) or 'out of memory'}"
     first = (str(error).splitlines() or [""])[0]
+    if written := re.search(
+        r"\(os error (\d+)\)", first
+    ):  # polars writes files itself and keeps the number in the text
+        return 5, f"{_os_rule(OSError(int(written[1]), ''))}: {first}"
     return 70, f"BUG: {type(error).__name__}: {first}; run again with --debug and report it"
 
 

@@ -18,7 +18,7 @@ def load(ctx: typer.Context, path: Path | None) -> Path | None:
         if not DEFAULT.exists():
             return None
         path = DEFAULT
-    settings = read(path)
+    settings = {name.replace("-", "_"): value for name, value in read(path).items()}
     commands = _commands(ctx)
     tables = {name for name, value in settings.items() if isinstance(value, dict)}
     for name in sorted(tables):
@@ -37,7 +37,7 @@ def load(ctx: typer.Context, path: Path | None) -> Path | None:
             f"{path}: {key!r} stands outside a table" + _nearest(key, {"run", *commands}), "UNKNOWN_KEY"
         )
     own = settings.get(str(ctx.info_name).replace("-", "_"), {})
-    shared = {"run": settings["run"]} if "run" in settings else {}
+    shared = {"run": settings["run"]} if not isinstance(settings.get("run", {}), dict) else {}
     ctx.default_map = {**shared, **{key: _flag_value(value) for key, value in own.items()}}
     return path
 

@@ -10,9 +10,19 @@ out = Console(highlight=False, markup=False, emoji=False)
 err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
+def printable(text: str) -> str:
+    """Show control characters as escapes: an item's title is not to steer the terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def line(text: str, style: str = "") -> None:
+    """Print one line on stderr; text of the user's is printed as it stands, never as markup or as control codes."""
+    err.print(printable(text), style=style, soft_wrap=True)
+
+
 def warn(message: str) -> None:
-    """Print one warning line on stderr; text of the user's is printed as it stands, never as markup."""
-    err.print(f"warning: {message}", style="yellow", soft_wrap=True)
+    """Print one warning line on stderr."""
+    line(f"warning: {message}", style="yellow")
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import artifacts, console, contract, models, new_items
+from . import artifacts, console, contract, models, new_items, publish
 
 if TYPE_CHECKING:
     import polars as pl
@@ -90,9 +90,9 @@ def _export_new(job: artifacts.Job, folder: str, source: Path, target: Path, dev
     ids, table = new_items.read(job, source)
     place = models.device_of(device)
     vectors = training.embed_items(model.to(place), table.to(place))
-    with artifacts.replacing(target) as file:
+    with publish.replacing(target) as file:
         _frame(ids.to_frame(), vectors).write_parquet(file, compression="zstd")
-    console.err.print(f"{'export-embeddings':<26} {len(ids):,} items of {source} to {target}", soft_wrap=True)
+    console.line(f"{'export-embeddings':<26} {len(ids):,} items of {source} to {target}")
 
 
 def _frame(ids: "pl.DataFrame", vectors: "Tensor") -> "pl.DataFrame":

@@ -1,6 +1,6 @@
 """Run every stage in order, doing only what is stale by content."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -41,13 +41,16 @@ def run(
 
 def steps_of(
     ctx: typer.Context, folder: Path, config: Path | None, *, baseline: bool, force: bool = False
-) -> Iterator[Callable[[], object]]:
-    """Give the pipeline's commands in order, each with this run folder and settings file."""
+) -> list[Callable[[], None]]:
+    """Give the pipeline's commands in order; a setting that any of them refuses is refused before the first works."""
     assert ctx.parent is not None, "run is a subcommand"
     commands = getattr(ctx.parent.command, "commands", {})
     shared = ["--run", str(folder), *(["--config", str(config)] if config else []), *(["--force"] if force else [])]
-    for name, *flags in PIPELINE:
-        if baseline or "--no-ssl" not in flags:
-            yield partial(
-                commands[name].main, [*shared, *flags], prog_name=name, standalone_mode=False, parent=ctx.parent
-            )
+    steps = [(name, flags) for name, *flags in PIPELINE if baseline or "--no-ssl" not in flags]
+    contexts = [commands[name].make_context(name, [*shared, *flags], parent=ctx.parent) for name, flags in steps]
+    return [partial(_invoke, context) for context in contexts]
+
+
+def _invoke(context: typer.Context) -> None:
+    with context:
+        context.command.invoke(context)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import artifacts, console
-from .errors import ArtifactError, SettingsError
+from .errors import SettingsError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -40,10 +40,7 @@ def show_views(
             raise SettingsError(f"no item {item!r} in the catalogue; {_nearest(item, items)}", "UNKNOWN_ITEM")
         table = features.encoded_table(row, described)
         own = job.read("views.parquet").filter(pl.col("item_id") == row["item_id"][0])
-        try:
-            keep_a, keep_b = views.unpack(own, table.offsets, len(table.names))
-        except ValueError as error:
-            raise ArtifactError(f"views.parquet: {error}; run: ssl-recall build-views --run {run}", "STALE") from None
+        keep_a, keep_b = views.unpack(own, table.offsets, len(table.names))
         words = _words(table, job.read("vocabulary.parquet"))
 
         came = [_as_came(row[name][0]) for name in table.names]
@@ -106,12 +103,7 @@ def _side_by_side(title: str, features: tuple[str, ...], *columns: list[str]) ->
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("feature", "item", "view a", "view b", title=Text(_printable(title)), title_justify="left")
+    table = Table("feature", "item", "view a", "view b", title=Text(console.printable(title)), title_justify="left")
     for cells in zip(features, *columns, strict=True):
-        table.add_row(*(Text(_printable(cell), style="dim" if cell == HIDDEN else "") for cell in cells))
+        table.add_row(*(Text(console.printable(cell), style="dim" if cell == HIDDEN else "") for cell in cells))
     return table
-
-
-def _printable(text: str) -> str:
-    """Show control characters as escapes: an item's title is not to steer the terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stages import artifacts
+from stages import artifacts, publish
 from stages.artifacts import Job
 from stages.errors import ArtifactError, LockedError, SettingsError, StageError
 
@@ -198,7 +198,7 @@ def test_a_killed_run_leaves_every_published_file(run: Path) -> None:
 
 def test_replacing_writes_whole_or_not_at_all(tmp_path: Path) -> None:
     def replace(content: bytes, *, fails: bool = False) -> None:
-        with artifacts.replacing(tmp_path / "new" / "settings.toml") as file:
+        with publish.replacing(tmp_path / "new" / "settings.toml") as file:
             file.write(content)
             if fails:
                 raise ZeroDivisionError

@@ -165,7 +165,7 @@ def test_a_locked_run_folder_is_exit_75_and_names_the_process(catalogue: Path) -
 
 def test_a_run_folder_that_cannot_be_made_is_exit_5(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    for run in ("file", "file/run", "/proc/run", "x" * 300):
+    for run in ("file", "x" * 300):
         assert "FILE: " in refusal(call("compute-popularity", "--run", run, cwd=tmp_path), 5)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 

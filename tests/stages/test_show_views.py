@@ -81,7 +81,10 @@ def test_views_of_an_older_catalogue_are_refused(shown: Path, prepared_again: Ca
     build_views(shown)
     longer = pl.Series([[2, 3, 4] * 5] * 6, dtype=pl.List(pl.Int32))
     prepared_again(shown, items=pl.read_parquet(shown / "items.parquet").with_columns(tags__code=longer))
-    with pytest.raises(ArtifactError, match=r"STALE: views\.parquet: .* other values; run: ssl-recall build-views"):
+    with pytest.raises(
+        ArtifactError,
+        match=r"views\.parquet: written from another items\.parquet .* ssl-recall build-views",
+    ):
         show_views("a", shown)
 
 
@@ -95,6 +98,7 @@ def test_control_characters_of_an_item_do_not_reach_the_terminal(
 ) -> None:
     items = pl.read_parquet(shown / "items.parquet")
     prepared_again(shown, items=items.with_columns(colour=pl.lit("\x1b[31m[/red]")))
+    compute_mi(shown)
     build_views(shown, transform=Transform.DROPOUT)
     capsys.readouterr()
     show_views("a", shown)
