@@ -169,7 +169,7 @@ def _split(values: pl.Series, separator: str) -> pl.Series:
 
 
 def _finite(values: pl.Series, column: Column) -> pl.Series:
-    """Hold numbers, and those in lists, to finite ones, or take a row that is not for missing where that is declared."""
+    """Hold numbers, also in lists, to finite ones, or take a row that is not for missing where that is declared."""
     dtype, element = values.dtype, pl.element().is_finite()
     if isinstance(dtype, pl.Array) and dtype.inner.is_float():  # a null within a vector is no number either
         finite = values.arr.eval(element.fill_null(False)).arr.all()

@@ -33,36 +33,37 @@ class Tables:
     queries: Side | None
 
 
-def read(paths: dict[str, Path], settings: dict[str, Any]) -> Tables:
-    """Read both tables. Raises InputError with every problem of the first bad one."""
-    items = _side(paths["items"], "item", settings["item_id"], settings["item_features"], settings)
+def read(paths: dict[str, Path], frames: "dict[str, pl.DataFrame]", settings: dict[str, Any]) -> Tables:
+    """Hold both tables to what is needed. Raises InputError with every problem of the first bad one."""
+    items = _side(paths["items"], frames["items"], "item", settings)
     if items.frame.height < 2:
         raise InputError(f"{paths['items']}: {items.frame.height} items; two are the least to choose from", "TOO_FEW")
     queries = None
     if "queries" in paths:
-        queries = _side(paths["queries"], "query", settings["query_id"], settings["query_features"], settings)
+        queries = _side(paths["queries"], frames["queries"], "query", settings)
     elif settings["query_features"]:
         raise SettingsError("--query-feature needs --queries, the table that holds them", "NO_QUERIES")
     return Tables(items, queries)
 
 
-def _side(path: Path, side: str, id_name: str, declarations: list[str] | None, settings: dict[str, Any]) -> Side:
+def _side(path: Path, frame: "pl.DataFrame", side: str, settings: dict[str, Any]) -> Side:
+    import polars as pl
+
     from ssl_recall.features import Kind
     from ssl_recall.vocabularies import Column
 
-    flag = "--items" if side == "item" else "--queries"
-    frame = tables.read(path, flag)
-    problems = tables.Problems(f"{flag} {path}")
+    id_name, declarations = settings[f"{side}_id"], settings[f"{side}_features"] or []
+    problems = tables.Problems(f"--{tables.SIDES[side]} {path}")
     if not tables.need_column(frame, id_name, f"--{side}-id", problems):
         problems.stop_if_any()
     tables.check_ids(frame[id_name], f"--{side}-id", problems, unique=True)
     defaults = Column("", Kind.CATEGORICAL, settings["min_count"], settings["max_values"], settings["buckets"])
-    columns = feature_columns.columns_of(frame, id_name, declarations or [], f"--{side}-feature", defaults, problems)
+    columns = feature_columns.columns_of(frame, id_name, declarations, f"--{side}-feature", defaults, problems)
     frame = frame.select(id_name, *[column.name for column in columns]).rename({id_name: f"{side}_id"})
-    frame = frame.sort(f"{side}_id")
-    values = feature_columns.cleaned(frame, columns, problems)
+    values = feature_columns.cleaned(frame, columns, problems)  # before the sort, so that it names the user's rows
     problems.stop_if_any()
-    return Side(frame, columns, values)
+    order = frame.select(pl.col(f"{side}_id").arg_sort()).to_series()
+    return Side(frame[order], columns, {name: column[order] for name, column in values.items()})
 
 
 def encode(

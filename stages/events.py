@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .catalogue import Tables
 
 ITEM_TO_ITEM = 0.9  # share of the query ids that are item ids from which queries are taken to be items
+RARE = 0.1  # share of the numbers of a range below which it is no chance that two tables name the same ones
 
 
 class NullTimestamp(StrEnum):
@@ -29,36 +30,33 @@ class Events:
 
     log: "pl.DataFrame"  # query_id, item_id, timestamp and weight where there are; each pair once
     quarantine: "pl.DataFrame"
+    below: int  # rows under the least weight, which are no interactions
     repeated: int  # rows that repeat a pair
     queries_are_items: bool
 
 
-def read(path: Path, known: "Tables", settings: dict[str, Any]) -> Events:
-    """Read the interactions and hold them to the two tables. Raises InputError with every problem of theirs."""
+def read(path: Path, frame: "pl.DataFrame", known: "Tables", settings: dict[str, Any]) -> Events:
+    """Hold the interactions to the two tables. Raises InputError with every problem of theirs."""
     import polars as pl
 
-    frame = tables.read(path, "--interactions")
     problems = tables.Problems(f"--interactions {path}")
     log = _columns(frame, settings, problems)
     if log.is_empty():
-        raise InputError(f"--interactions {path}: no rows", "TOO_FEW")
+        why = f"none of {frame.height:,} rows has the least weight" if frame.height else "no rows"
+        raise InputError(f"--interactions {path}: {why}", "TOO_FEW")
     items = known.items.frame["item_id"]
+    named = {name: log[name].alias(settings[name]) for name in log.columns}  # messages speak of the user's columns
     for side in ("query", "item"):
-        tables.check_ids(log[f"{side}_id"], f"--{side}-id", problems, unique=False)
-    problems.stop_if_any()
-    tables.check_same_type("items", log["item_id"], items, problems)
-    problems.stop_if_any()
+        tables.check_ids(named[f"{side}_id"], f"--{side}-id", problems, unique=False)
+    tables.check_same_type("items", named["item_id"], items, problems)
     item_to_item = settings["queries_are_items"]
     if item_to_item is None:
-        asked = log["query_id"].unique()
-        item_to_item = (asked.dtype == pl.String) == (items.dtype == pl.String) and (
-            int(tables.among(asked, items).sum()) >= ITEM_TO_ITEM * len(asked)
-        )
+        item_to_item = are_items(named["query_id"], items)
     queries = known.queries.frame["query_id"] if known.queries else (items if item_to_item else None)
     if queries is not None:
-        tables.check_same_type("queries" if known.queries else "items", log["query_id"], queries, problems)
+        tables.check_same_type("queries" if known.queries else "items", named["query_id"], queries, problems)
     if "timestamp" in log.columns:
-        tables.check_times(log["timestamp"], problems)
+        tables.check_times(named["timestamp"], problems)
     problems.stop_if_any()
 
     reasons = pl.Series("reason", [None] * log.height, dtype=pl.String)
@@ -74,13 +72,40 @@ def read(path: Path, known: "Tables", settings: dict[str, Any]) -> Events:
     if queries is not None:
         kept = kept.with_columns(pl.col("query_id").cast(queries.dtype))
     merged = _each_pair_once(kept)
-    return Events(merged, log.filter(pl.col("reason").is_not_null()), kept.height - merged.height, item_to_item)
+    return Events(
+        merged,
+        log.filter(pl.col("reason").is_not_null()),
+        frame.height - log.height,
+        kept.height - merged.height,
+        item_to_item,
+    )
+
+
+def are_items(queries: "pl.Series", items: "pl.Series") -> bool:
+    """Guess whether the queries of a log are items, from their ids.
+
+    Numbers from 1 on are users and items alike (MovieLens), so numbers count only where they are rare: where the items
+    take less than a tenth of the numbers between their first and their last, or where the column is named for items.
+    """
+    import polars as pl
+
+    asked = queries.unique()
+    if not tables.comparable(asked, items) or not len(items):
+        return False
+    if int(tables.among(asked, items).sum()) < ITEM_TO_ITEM * len(asked):
+        return False
+    numbers = items.cast(pl.Int64, strict=False) if items.dtype != pl.UInt64 else items
+    if numbers.null_count() or "item" in queries.name.lower():
+        return True
+    return bool(len(items) < RARE * (int(numbers.max()) - int(numbers.min()) + 1))  # type: ignore[arg-type]
 
 
 def split(log: "pl.DataFrame", settings: dict[str, Any]) -> "dict[str, pl.DataFrame]":
     """Cut into train, validation and test: by time where there is one, else by a seeded hash of the pair."""
     from ssl_recall import splits
 
+    if log.is_empty():
+        raise InputError("no interactions are left to train on", "TOO_FEW")
     shares = settings["validation_share"], settings["test_share"]
     if sum(shares) >= 1:
         raise SettingsError(f"--validation-share and --test-share leave nothing to train on: {shares}", "SHARES")
@@ -91,7 +116,7 @@ def split(log: "pl.DataFrame", settings: dict[str, Any]) -> "dict[str, pl.DataFr
             else splits.by_hash(log, *shares, settings["seed"])
         )
     except ValueError as error:
-        raise InputError(f"the split by time fails: {error}", "TIME") from None
+        raise InputError(f"{error}; without --timestamp the split is by a hash of the pair", "TIME") from None
     parts = {name: log.filter(side == name) for name in ("train", "validation", "test")}
     if parts["train"].is_empty():
         raise InputError("no interactions are left to train on", "TOO_FEW")

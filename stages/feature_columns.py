@@ -1,11 +1,13 @@
 """Which columns of a table are features, how they are declared, and their codes."""
 
 import difflib
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import typer
 
+from . import console
 from .errors import SettingsError
 from .tables import Problems
 
@@ -31,9 +33,11 @@ def declared(declarations: list[str], names: list[str], flag: str) -> dict[str, 
     """Parse NAME=KIND[,option=value..]: -> name -> (kind, options). Raises SettingsError for what is not known."""
     parsed: dict[str, tuple[str, dict[str, str]]] = {}
     for declaration in declarations:
-        name, equals, setting = declaration.rpartition("=") if "," not in declaration else declaration.partition("=")
-        kind, *options = setting.split(",")
-        pairs = dict(option.strip().partition("=")[::2] for option in options)
+        own = [name for name in names if declaration.startswith(f"{name}=")]  # a name may hold "=" or "," itself
+        name = max(own, key=len, default=declaration.partition("=")[0])
+        equals, setting = declaration[len(name) :][:1], declaration[len(name) + 1 :]
+        kind, *options = re.split(r",(?=\s*\w+=)", setting)  # so that separator=, is one option
+        pairs = dict(option.lstrip().partition("=")[::2] for option in options)
         known = {*NUMBERS, "separator", "nan"}
         wrong = [key for key in pairs if key not in known]
         if not equals or wrong:
@@ -95,13 +99,23 @@ def _with_options(column: "Column", options: dict[str, str]) -> "Column":
 
 
 def cleaned(frame: "pl.DataFrame", columns: "list[Column]", problems: Problems) -> "dict[str, pl.Series]":
-    """Bring every feature column to its plain form, noting those that cannot be."""
-    from ssl_recall.vocabularies import clean
+    """Bring every feature column to its plain form, noting those that cannot be; counts the lists that are cut."""
+    from ssl_recall.features import Kind
+    from ssl_recall.vocabularies import NotFiniteError, clean, first_values
 
     values = {}
     for column in columns:
         try:
             values[column.name] = clean(frame[column.name], column)
         except ValueError as error:
-            problems.add("NAN_FEATURE" if "NaN" in str(error) else "FEATURE", f"column {column.name!r} {error}")
+            rule = "NAN_FEATURE" if isinstance(error, NotFiniteError) else "FEATURE"
+            problems.add(rule, f"column {column.name!r} {error}")
+            continue
+        if column.kind is Kind.MULTI_VALUED:
+            values[column.name], cut = first_values(values[column.name], column.max_values)
+            if cut:
+                console.warn(
+                    f"{problems.table}: {cut:,} rows hold more than {column.max_values} values of {column.name!r}; "
+                    "the first ones are kept"
+                )
     return values

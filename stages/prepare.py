@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import artifacts, catalogue, console, events, feature_columns
+from . import artifacts, catalogue, console, events, feature_columns, tables
 
 if TYPE_CHECKING:
     import polars as pl
@@ -44,7 +44,7 @@ def prepare(
         bool | None,
         typer.Option(
             help="Item to item: ids and features of one name share their vectors. [default: at least 90 % of the "
-            "query ids are item ids]",
+            "query ids are item ids, and not for being small numbers]",
             show_default=False,
         ),
     ] = None,
@@ -77,10 +77,11 @@ def prepare(
     with artifacts.Job(run, "prepare", settings, sources=paths, writes=WRITES, force=force) as job:
         if job.up_to_date:
             return
-        tables = catalogue.read(paths, settings)
-        found = events.read(interactions, tables, settings)
+        frames = tables.read_all(paths, {"query": query_id, "item": item_id})
+        known = catalogue.read(paths, frames, settings)
+        found = events.read(interactions, frames["interactions"], known, settings)
         parts = events.split(found.log, settings)
-        encoded = catalogue.encode(tables, parts["train"], found, settings)
+        encoded = catalogue.encode(known, parts["train"], found, settings)
         for name, frame in encoded.items():
             job.write(f"{name}.parquet", frame)
         for name, part in parts.items():
@@ -88,6 +89,7 @@ def prepare(
         job.write("quarantine.parquet", found.quarantine)
         _warn(found)
         sizes = ", ".join(f"{part.height:,} {name}" for name, part in parts.items())
+        sizes += f", {found.below:,} below the least weight" if found.below else ""
         job.done(f"{encoded['items'].height:,} items, {encoded['queries'].height:,} queries, {sizes}")
 
 
@@ -108,7 +110,7 @@ def _indexed(part: "pl.DataFrame", encoded: "dict[str, pl.DataFrame]") -> "pl.Da
 
 def _warn(found: events.Events) -> None:
     """Say what was set aside."""
-    total = found.log.height + found.quarantine.height
+    total = found.log.height + found.quarantine.height + found.repeated
     for reason, count in found.quarantine.group_by("reason").len().sort("reason").iter_rows():
         console.warn(f"{count:,} interactions set aside ({count / total:.1%}): {reason}; see quarantine.parquet")
     if found.repeated:

@@ -2,6 +2,7 @@
 
 import difflib
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = 5
 DAY = 86_400
+SIDES = {"query": "queries", "item": "items"}
 UNITS = {1: "seconds", 10**3: "milliseconds", 10**6: "microseconds", 10**9: "nanoseconds"}
 
 
@@ -36,21 +38,56 @@ class Problems:
             raise InputError(f"{self.table}: {len(self.found)} problems{lines}", self.found[0][0])
 
 
-def read(path: Path, flag: str) -> "pl.DataFrame":
-    """Read Parquet or CSV files as one table. Raises SettingsError for none, InputError for bad ones."""
+def read(path: Path, flag: str, ids: Sequence[str] = ()) -> "pl.DataFrame":
+    """Read Parquet or CSV files as one table. Raises SettingsError for none, InputError for bad ones.
+
+    CSV has no types: a column is what all its values are, but the `ids`, and whole numbers that are not written as
+    such (01), stay text.
+    """
     import polars as pl
 
     files = artifacts.source_files(path)
     if not files:
         raise SettingsError(f"{flag} {path}: no Parquet or CSV file there", "NO_FILE")
     try:
-        if all(file.suffix == ".csv" for file in files):
-            frame = pl.scan_csv(files, try_parse_dates=True, infer_schema_length=10_000).collect()
+        if is_csv(path):
+            frame = pl.scan_csv(files, try_parse_dates=True, infer_schema_length=None).collect()
+            doubtful = [
+                c for c, dtype in frame.schema.items() if dtype.is_integer() or (c in ids and dtype != pl.String)
+            ]
+            as_written = pl.scan_csv(files, infer_schema=False).select(doubtful).collect()
+            frame = frame.with_columns(text for text in as_written if not is_whole(text))
         else:
             frame = pl.concat([pl.read_parquet(file) for file in files])
     except (pl.exceptions.PolarsError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]})", "UNREADABLE") from None
-    return frame
+    return frame.with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String))
+
+
+def is_csv(path: Path) -> bool:
+    """Tell whether a user's path names CSV files."""
+    return all(file.suffix == ".csv" for file in artifacts.source_files(path))
+
+
+def is_whole(texts: "pl.Series") -> bool:
+    """Tell whether every text is a whole number as one is written, so that nothing is lost in reading it as one."""
+    import polars as pl
+
+    return bool((texts.cast(pl.Int64, strict=False).cast(pl.String) == texts).fill_null(texts.is_null()).all())
+
+
+def read_all(paths: dict[str, Path], id_columns: dict[str, str]) -> "dict[str, pl.DataFrame]":
+    """Read the tables; where one holds an id as text, a CSV beside it does so too. `id_columns` is side -> column."""
+    import polars as pl
+
+    frames = {name: read(path, f"--{name}", list(id_columns.values())) for name, path in paths.items()}
+    for side, column in id_columns.items():
+        pair = [name for name in ("interactions", SIDES[side]) if name in frames and column in frames[name].columns]
+        if any(frames[name][column].dtype == pl.String for name in pair):
+            for name in pair:
+                if is_csv(paths[name]):
+                    frames[name] = frames[name].with_columns(pl.col(column).cast(pl.String))
+    return frames
 
 
 def need_column(frame: "pl.DataFrame", name: str, flag: str, problems: Problems) -> bool:
@@ -58,7 +95,7 @@ def need_column(frame: "pl.DataFrame", name: str, flag: str, problems: Problems)
     if name in frame.columns:
         return True
     close = difflib.get_close_matches(name, frame.columns, n=1, cutoff=0.3)
-    hint = f"; did you mean {flag} {close[0]}?" if close else f"; there are {', '.join(frame.columns[:EXAMPLES])}"
+    hint = f"; did you mean {flag} {close[0]!r}?" if close else f"; there are {frame.columns[:EXAMPLES]}"
     problems.add("NO_COLUMN", f"no column {name!r}{hint}")
     return False
 
@@ -79,15 +116,21 @@ def check_ids(ids: "pl.Series", flag: str, problems: Problems, *, unique: bool) 
             problems.add("EMPTY_ID", f"{ids.name} is empty or blank in {_rows(blank)}")
     if unique and (twice := ids.drop_nulls().filter(ids.drop_nulls().is_duplicated())).len():
         names = twice.unique().sort().head(EXAMPLES).to_list()
-        problems.add("DUP_ITEM_ID", f"{twice.n_unique():,} values of {ids.name} stand in several rows, such as {names}")
+        rule = "DUP_" + flag.strip("-").replace("-", "_").upper()
+        problems.add(rule, f"{twice.n_unique():,} of the {ids.name} stand in several rows, such as {names}")
+
+
+def comparable(ids: "pl.Series", others: "pl.Series") -> bool:
+    """Tell whether one type holds both without losing anything; none does text and numbers, or uint64 and int64."""
+    import polars as pl
+
+    types = {ids.dtype, others.dtype}
+    return len(types) == 1 or (all(dtype.is_integer() for dtype in types) and pl.UInt64 not in types)
 
 
 def check_same_type(table: str, log: "pl.Series", ids: "pl.Series", problems: Problems) -> None:
-    """Note two columns of ids that no type holds without losing something: text and numbers, uint64 and int64."""
-    import polars as pl
-
-    widths = {log.dtype, ids.dtype}
-    if len(widths) == 1 or (log.dtype.is_integer() and ids.dtype.is_integer() and pl.UInt64 not in widths):
+    """Note two columns of ids that cannot be compared."""
+    if comparable(log, ids):
         return
     problems.add(
         "ID_TYPES",
@@ -110,7 +153,7 @@ def check_times(times: "pl.Series", problems: Problems) -> None:
     import polars as pl
 
     known = times.drop_nulls()
-    if not (times.dtype.is_integer() or times.dtype.is_temporal()):
+    if not (times.dtype.is_integer() or isinstance(times.dtype, pl.Date | pl.Datetime)):
         problems.add("TIME", f"{times.name} is of type {times.dtype}; a time is a date, a datetime or an integer")
         return
     if not len(known):
