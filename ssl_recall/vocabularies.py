@@ -22,6 +22,9 @@ VOCABULARY = {
 }
 
 
+_WITHOUT_A_VALUE = {Kind.MULTI_VALUED: pl.List(pl.String), Kind.NUMERIC: pl.Float64()}
+
+
 class NotFiniteError(ValueError):
     """A column holds NaN or infinity."""
 
@@ -60,11 +63,15 @@ def clean(values: pl.Series, column: Column) -> pl.Series:
     Nothing (an empty or null list, a null; NaN where it is declared missing) becomes null; a list keeps all its values.
     Raises ValueError when the column cannot be what it is declared to be, NotFiniteError for NaN or infinity.
     """
+    if column.kind in _WITHOUT_A_VALUE and values.null_count() == len(values):  # its type is what its writer chose
+        values = values.clear(len(values)).cast(_WITHOUT_A_VALUE[column.kind])
     match column.kind:
         case Kind.MULTI_VALUED:
             lists = _finite(_split(values, column.separator) if column.separator else values, column)
             if not isinstance(lists.dtype, pl.List | pl.Array):
                 raise ValueError(f"is of type {values.dtype}, no list; give a separator, or call it categorical")
+            if lists.dtype.inner.is_nested() or lists.dtype.inner == pl.Binary:
+                raise ValueError(f"is of type {values.dtype}, whose values are no text; exclude it")
             texts = lists.cast(pl.List(pl.String)).list.drop_nulls().list.unique(maintain_order=True)
             return texts.set(texts.list.len() == 0, None) if len(texts) else texts
         case Kind.NUMERIC:
@@ -75,6 +82,8 @@ def clean(values: pl.Series, column: Column) -> pl.Series:
         case Kind.DENSE:
             return _finite(_vectors(values), column)
         case _:
+            if values.dtype == pl.Binary:
+                raise ValueError(f"is of type {values.dtype}, which is no text; exclude it")
             if values.dtype.is_nested():
                 raise ValueError(f"is of type {values.dtype}; call it multi-valued or exclude it")
             return values.cast(pl.String)
@@ -194,6 +203,8 @@ def _vectors(values: pl.Series) -> pl.Series:
     if not (isinstance(values.dtype, pl.List) and values.dtype.inner.is_numeric()):
         raise ValueError(f"is of type {values.dtype}, no vector; a dense feature is a list of floats")
     lengths = values.list.len().drop_nulls().unique().sort().to_list()
+    if not lengths:
+        raise ValueError(f"holds no vector in {len(values):,} rows; exclude it")
     if len(lengths) != 1 or not lengths[0]:
         raise ValueError(f"holds vectors of the lengths {lengths[:3]}; a dense feature has one, and above 0")
     return values.cast(pl.List(pl.Float32)).cast(pl.Array(pl.Float32, lengths[0]))

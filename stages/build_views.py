@@ -55,7 +55,7 @@ def build_views(
             "complementary: each view keeps its half; correlated: one view hides a seed feature and the ones most "
             "like it, the other the rest."
         ),
-    ] = Transform.CORRELATED,
+    ] = Transform.RANDOM_MASK,
     value_dropout: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Share of the values of multi-valued features dropped; 0 for none.")
     ] = 0.3,

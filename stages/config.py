@@ -36,7 +36,8 @@ def load(ctx: typer.Context, path: Path | None) -> Path | None:
         raise SettingsError(
             f"{path}: {key!r} stands outside a table" + _nearest(key, {"run", *commands}), "UNKNOWN_KEY"
         )
-    own = settings.get(str(ctx.info_name).replace("-", "_"), {})
+    table = str(ctx.info_name).replace("-", "_")
+    own = settings[table] if table in tables else {}
     shared = {"run": settings["run"]} if not isinstance(settings.get("run", {}), dict) else {}
     ctx.default_map = {**shared, **{key: _flag_value(value) for key, value in own.items()}}
     return path

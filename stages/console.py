@@ -1,13 +1,16 @@
 """The two consoles: `out` for what was asked for, `err` for how the work goes."""
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-out = Console(highlight=False, markup=False, emoji=False)
-err = Console(stderr=True, highlight=False, markup=False, emoji=False)
+WIDE = 120  # columns where the output is no terminal: a file, a pipe, CI
+
+out = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else WIDE)
+err = Console(stderr=True, highlight=False, markup=False, emoji=False, width=None if sys.stderr.isatty() else WIDE)
 
 
 def printable(text: str) -> str:

@@ -1,5 +1,142 @@
-"""placeholder"""
+"""Write a settings file from the user's tables, with every guess visible."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import console, guesses, publish, tables
+from .errors import SettingsError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+BARE = re.compile(r"^[A-Za-z0-9_-]+$")
+SHOWN = {  # the settings of the other stages that a first-time user may want to change
+    "compute_popularity": ("unseen_count",),
+    "compute_mi": ("id",),
+    "build_views": ("transform", "value_dropout", "variants"),
+    "train": (
+        "ssl_weight",
+        "ssl_batch_size",
+        "ssl_temperature",
+        "temperature",
+        "batch_size",
+        "cold_negative_rate",
+        "epochs",
+        "embedding_width",
+        "width",
+        "history",
+    ),
+    "export_embeddings": ("queries",),
+    "evaluate": ("k", "head_share"),
+}
 
 
-def init() -> None:
-    """x"""
+def init(
+    interactions: Annotated[Path, typer.Option(help="Parquet or CSV: a file, a folder or a glob.")],
+    items: Annotated[Path, typer.Option(help="The catalogue, one row an item.")],
+    queries: Annotated[Path | None, typer.Option(help="Features of the queries (users, or seed items).")] = None,
+    output: Annotated[Path, typer.Option(help="The settings file to write.")] = Path("ssl-recall.toml"),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+) -> None:
+    """Look at your tables and write a commented settings file: ids, time, weight, and what kind each column is.
+
+    Reads the tables; writes the file. Paths stand in it as given: run from the folder where you gave them.
+    """
+    if output.exists() and not force:
+        raise SettingsError(f"{output}: exists; give another --output, or --force to overwrite it", "EXISTS")
+    log, catalogue = tables.read(interactions, "--interactions"), tables.read(items, "--items")
+    asked = tables.read(queries, "--queries") if queries else None
+    found = guesses.of_tables(log, catalogue, asked)
+    paths = {"interactions": interactions, "items": items} | ({"queries": queries} if queries else {})
+    lines = [
+        "# Settings of ssl-recall: one table a stage, the names of its flags. Guessed from your tables: check, then",
+        f"#   ssl-recall run --config {output}",
+        f"run = {_text('runs/' + _name_of(interactions))}",
+        "",
+        "[prepare]",
+        *(f"{name} = {_text(str(path))}" for name, path in paths.items()),
+        *_columns(found, log),
+        "",
+        "[prepare.item_features]  # categorical, multi-valued, numeric, dense or exclude",
+        *_features(catalogue, found.item_id),
+    ]
+    if asked is not None:
+        lines += ["", "[prepare.query_features]", *_features(asked, found.query_id)]
+    lines += _defaults()
+    with publish.replacing(output) as file:
+        file.write(("\n".join(lines) + "\n").encode())
+    console.out.print(f"{output}: look over the guesses, then run: ssl-recall run --config {output}", soft_wrap=True)
+
+
+def _columns(found: "guesses.Guesses", log: "pl.DataFrame") -> Iterator[str]:
+    """Give the lines that name the columns of the interactions."""
+    yield f"query_id = {_text(found.query_id)}"
+    yield f"item_id = {_text(found.item_id)}"
+    if found.timestamp is None:
+        yield '# timestamp = "..."  # no column of times found: the split is by a seeded hash of the pair'
+    else:
+        yield f"timestamp = {_text(found.timestamp)}  # the newest interactions are held out"
+        if missing := log[found.timestamp].null_count():
+            yield f'null_timestamp = "quarantine"  # {missing:,} of {log.height:,} rows have no time'
+    if found.weight is None:
+        yield '# weight = "..."'
+    else:
+        yield f"weight = {_text(found.weight)}"
+        yield f"# min_weight = {found.min_weight:g}  # keep interactions of at least this weight"
+    yield f"queries_are_items = {str(found.queries_are_items).lower()}  # true: item to item, both sides share vectors"
+    yield "use_query_id = true"
+    for name, value in (("validation_share", 0.1), ("test_share", 0.1)):
+        yield f"# {name} = {value}"
+
+
+def _features(frame: "pl.DataFrame", id_name: str) -> Iterator[str]:
+    """Give a line for each column: its kind, and what the guess rests on."""
+    for name in frame.columns:
+        if name != id_name:
+            kind, why = guesses.of_column(frame[name])
+            yield f"{_key(name)} = {_text(kind)}  # {console.printable(why)}"
+
+
+def _defaults() -> Iterator[str]:
+    """Give the other stages' main settings with their defaults, commented out; taken from the commands themselves."""
+    from typer.main import get_command
+
+    from .cli import app
+
+    commands: dict[str, Any] = getattr(get_command(app), "commands", {})
+    for stage, names in SHOWN.items():
+        parameters = {parameter.name: parameter for parameter in commands[stage.replace("_", "-")].params}
+        yield ""
+        yield f"[{stage}]"
+        for name in names:
+            default, text = parameters[name].default, " ".join((parameters[name].help or "").split())
+            value = _toml(default)
+            yield f"# {name} = {value}  # {text}" if value else f"# {name} = ...  # {text}"
+
+
+def _toml(value: object) -> str:
+    """Write a default as TOML holds it; nothing for None."""
+    if isinstance(value, str):
+        return _text(str(value))
+    return json.dumps(value) if isinstance(value, bool | int | float) else ""
+
+
+def _text(value: str) -> str:
+    """Write a TOML basic string."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _key(name: str) -> str:
+    return name if BARE.match(name) else _text(name)
+
+
+def _name_of(path: Path) -> str:
+    """Name a run after the folder or the file of its interactions."""
+    stem = path.stem if path.suffix else path.name
+    name = path.resolve().parent.name if stem in {"interactions", "events", "*"} or "*" in stem else stem
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-") or "default"

@@ -49,7 +49,7 @@ def train(
     run: artifacts.RunOption = artifacts.DEFAULT_RUN,
     config: artifacts.ConfigOption = None,
     ssl: Annotated[bool, typer.Option(help="Train the self-supervised task too; --no-ssl goes to RUN/no-ssl/.")] = True,
-    ssl_weight: Annotated[float, typer.Option(min=0.0, help="alpha in L = L_main + alpha L_self.")] = 0.1,
+    ssl_weight: Annotated[float, typer.Option(min=0.0, help="alpha in L = L_main + alpha L_self.")] = 0.3,
     ssl_batch_size: Annotated[int, typer.Option(min=2, help="Items drawn uniformly a step.")] = 512,
     ssl_temperature: Annotated[
         float, typer.Option(min=0.001, help="Temperature of the self-supervised softmax.")
@@ -68,8 +68,8 @@ def train(
         typer.Option(
             min=0.0, max=1.0, help="How often such an item is one without training interactions, 1: as any other."
         ),
-    ] = 0.1,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the log, at most.")] = 15,
+    ] = 0.005,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the log, at most.")] = 12,
     patience: Annotated[int, typer.Option(min=1, help="Stop after so many epochs without a better validation.")] = 3,
     select_on: Annotated[SelectOn, typer.Option(help="The validation figure that picks the epoch.")] = SelectOn.ALL,
     validation_queries: Annotated[int, typer.Option(min=1, help="Look at this many queries after each epoch.")] = 5000,
