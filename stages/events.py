@@ -74,7 +74,7 @@ def read(path: Path, frame: "pl.DataFrame", known: "Tables", settings: dict[str,
     merged = _each_pair_once(kept)
     return Events(
         merged,
-        log.filter(pl.col("reason").is_not_null()),
+        log.filter(pl.col("reason").is_not_null()).sort(pl.all()),
         frame.height - log.height,
         kept.height - merged.height,
         item_to_item,

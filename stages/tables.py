@@ -162,7 +162,8 @@ def check_times(times: "pl.Series", problems: Problems) -> None:
     span = f"from {known.min()!s} to {known.max()!s}"
     if times.dtype.is_integer():
         now = time.time()
-        looks = [unit for unit in UNITS if known.is_between(int(3e8) * unit, int(5e9) * unit).any()]
+        wide = known.cast(pl.Int64, strict=False)  # an int32 of seconds is compared with nanoseconds
+        looks = [unit for unit in UNITS if wide.is_between(int(3e8) * unit, int(5e9) * unit).any()]
         if len(looks) > 1:
             problems.add("TIME", f"{times.name} mixes {' and '.join(UNITS[unit] for unit in looks)}: {span}")
         elif looks and int(known.max()) > (now + DAY) * looks[0]:  # type: ignore[arg-type]

@@ -233,3 +233,22 @@ def test_a_history_is_one_bag_a_row_of_the_kind_that_a_tower_reads() -> None:
     assert isinstance(bags, features.Bags)
     assert bags.lengths.tolist() == [1, 2]
     assert (bags.codes.dtype, bags.lengths.dtype) == (torch.int64, torch.int64)
+
+
+def test_the_pool_of_negatives_draws_cold_items_at_their_rate() -> None:
+    """Six warm and four cold items at a quarter of the rate: 4/4 of 7 parts are cold."""
+    pool = batches.negative_pool(torch.tensor([3, 0, 1, 0, 9, 1, 0, 2, 5, 0]), 0.25)
+    chances = pool.probabilities(10)
+    assert chances.sum().item() == pytest.approx(1)
+    torch.testing.assert_close(chances[1] / chances[0], torch.tensor(0.25, dtype=torch.float64))
+    drawn = torch.cat([pool.draw(500, (1, 0, step)) for step in range(80)])
+    counts = torch.bincount(drawn, minlength=10).double()
+    assert ((counts - 40_000 * chances) ** 2 / (40_000 * chances)).sum() < 33.7  # chi-square on 9, 99.99 %
+
+
+def test_a_pool_without_cold_items_or_with_none_wanted_draws_warm_ones() -> None:
+    for counts, rate in (([1, 2, 3], 1.0), ([1, 0, 3], 0.0)):
+        pool = batches.negative_pool(torch.tensor(counts), rate)
+        assert set(pool.draw(64, (1, 2, 3)).tolist()) <= {i for i, count in enumerate(counts) if count}
+    assert pool.draw(64, (1, 2, 3)).tolist() == pool.draw(64, (1, 2, 3)).tolist()
+    assert pool.draw(64, (1, 2, 3)).tolist() != pool.draw(64, (1, 2, 4)).tolist()

@@ -434,3 +434,26 @@ def test_a_temperature_that_is_no_positive_number_is_refused(tau: float) -> None
 
 def test_a_non_finite_number_is_an_arithmetic_error() -> None:
     assert issubclass(losses.NonFiniteError, ArithmeticError)
+
+
+# --- further negatives ---
+
+
+def test_the_mixture_is_the_share_of_positives_and_of_drawn_negatives() -> None:
+    """By hand: B = 3, U = 1, p = (.5, .5, 0+), u = (0, .5, .5): (1.5, 2, .5) of 4 candidates."""
+    found = losses.mixture(torch.tensor([0.5, 0.5, 1e-30]).log(), torch.tensor([0.0, 0.5, 0.5]), batch=3, extra=1)
+    torch.testing.assert_close(found.exp(), torch.tensor([1.5, 2.0, 0.5]) / 4)
+    alone = losses.mixture(torch.tensor([0.25, 0.75]).log(), torch.tensor([0.5, 0.5]), batch=8, extra=0)
+    torch.testing.assert_close(alone.exp(), torch.tensor([0.25, 0.75]))
+
+
+def test_further_negatives_only_lengthen_the_sum_below() -> None:
+    queries, items, log_q, tau = unit_rows(1, 2, 8), unit_rows(2, 5, 8), shares(3, 5), 0.3
+    found = losses.in_batch_softmax(queries, items, log_q, torch.zeros(2, 5, dtype=torch.bool), tau)
+    logits = (queries.double() @ items.double().T) / tau - log_q.double()
+    expected = sum(-(logits[b, b] - torch.logsumexp(logits[b], 0)).item() for b in range(2)) / 2
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+    masked = torch.zeros(2, 5, dtype=torch.bool)
+    masked[:, 4] = True
+    without = losses.in_batch_softmax(queries, items[:4], log_q[:4], masked[:, :4], tau)
+    assert losses.in_batch_softmax(queries, items, log_q, masked, tau).item() == without.item()

@@ -19,7 +19,7 @@ N = 10  # items; the last two are in nobody's log
 VOCABULARIES = {"item_id": 2 + N, "words": 2 + N + 3, "image": 2, "user": 2 + 8}
 KINDS = {"item_id": Kind.ID, "words": Kind.MULTI_VALUED, "image": Kind.DENSE}
 SSL = SelfSupervision(weight=0.3, batch_size=6, temperature=0.2, shared_seed=False)
-PLAIN = Objective(batch_size=4, temperature=0.1, id_dropout=0.0, history=0, ssl=None)
+PLAIN = Objective(batch_size=4, temperature=0.1, further_negatives=0, id_dropout=0.0, history=0, ssl=None)
 WITH_SSL = replace(PLAIN, ssl=SSL, id_dropout=0.2)
 
 
@@ -49,7 +49,8 @@ def data_of(events: list[tuple[int, int, int]] | None = None, views: Views | Non
     queries, times, items = (torch.tensor([event[i] for event in events], dtype=torch.int64) for i in range(3))
     log = batches.interactions(queries, items, QUERIES.rows, times)
     counts = torch.bincount(items, minlength=N).double() + 0.5
-    return TrainingData(ITEMS, QUERIES, log, (counts / counts.sum()).log().float(), views or views_of(3))
+    pool = batches.negative_pool(torch.bincount(items, minlength=N), 1.0)
+    return TrainingData(ITEMS, QUERIES, log, (counts / counts.sum()).log().float(), pool, views or views_of(3))
 
 
 def model_of(seed: int = 0, history: bool = False) -> TwoTower:
@@ -59,7 +60,7 @@ def model_of(seed: int = 0, history: bool = False) -> TwoTower:
 
 
 def steppers_of(model: TwoTower) -> list[torch.optim.Optimizer]:
-    return training.optimisers(model, 0.01, 0.1)
+    return training.optimisers(model, 0.01, 0.1, 0.0)
 
 
 def trained(objective: Objective, *, seed: int = 0, epochs: int = 1, data: TrainingData | None = None) -> TwoTower:
@@ -205,11 +206,14 @@ def test_the_main_loss_is_the_formula_on_the_towers_vectors(
 ) -> None:
     model, everything = model_of(history=history > 0), data_of(log)
     rows = data.draw(st.lists(st.integers(0, len(log) - 1), min_size=1, max_size=6))
+    further = data.draw(st.lists(st.integers(0, N - 1), max_size=3))
+    candidates = [log[row][2] for row in rows] + further
     found = training.main_loss(
         model,
         everything,
         replace(PLAIN, history=history),
         torch.tensor(rows),
+        torch.tensor(further, dtype=torch.int64),
         batches.generator(0),
         torch.full((N,), -1),
     )
@@ -221,13 +225,13 @@ def test_the_main_loss_is_the_formula_on_the_towers_vectors(
         return Bags(codes, torch.tensor([len(codes)]), torch.zeros_like(codes), {}) if history else None
 
     queries = torch.cat([model.query(bags_of(QUERIES, torch.tensor([log[row][0]])), past(row)) for row in rows])
-    items = torch.cat([model.item(bags_of(ITEMS, torch.tensor([log[row][2]]))) for row in rows])
+    items = torch.cat([model.item(bags_of(ITEMS, torch.tensor([item]))) for item in candidates])
     took = {(query, item) for query, _, item in log}
     expected = slow_softmax(
         queries,
         items,
-        [everything.log_p[log[row][2]].item() for row in rows],
-        lambda i, j: (log[rows[i]][0], log[rows[j]][2]) in took,
+        [everything.log_q[item].item() for item in candidates],
+        lambda i, j: (log[rows[i]][0], candidates[j]) in took,
         0.1,
     )
     assert found.item() == pytest.approx(expected, rel=1e-4, abs=1e-5)
@@ -237,13 +241,15 @@ def test_log_p_is_taken_from_the_item_and_zeros_switch_it_off() -> None:
     model, data, rows = model_of(), data_of([(0, 0, 0), (1, 0, 0), (2, 0, 0), (3, 0, 1)]), torch.tensor([0, 3])
 
     def loss(log_p: Tensor) -> float:
-        changed = replace(data, log_p=log_p)
-        return training.main_loss(model, changed, PLAIN, rows, batches.generator(0), torch.full((N,), -1)).item()
+        changed = replace(data, log_q=log_p)
+        return training.main_loss(
+            model, changed, PLAIN, rows, rows[:0], batches.generator(0), torch.full((N,), -1)
+        ).item()
 
-    plain, corrected = loss(torch.zeros(N)), loss(data.log_p)
+    plain, corrected = loss(torch.zeros(N)), loss(data.log_q)
     assert corrected != pytest.approx(plain, rel=1e-3)
-    assert loss(data.log_p + 5) == pytest.approx(corrected, rel=1e-4)
-    elsewhere = data.log_p.clone()
+    assert loss(data.log_q + 5) == pytest.approx(corrected, rel=1e-4)
+    elsewhere = data.log_q.clone()
     elsewhere[2:] -= 3  # items that are not in the batch
     assert loss(elsewhere) == corrected
 
@@ -354,7 +360,7 @@ def test_with_an_ssl_weight_of_0_the_gradients_are_those_of_the_main_loss() -> N
     model, data, rows, drawn = model_of(), data_of(), torch.arange(6), torch.tensor([9, 1, 3])
 
     def main() -> Tensor:
-        return training.main_loss(model, data, WITH_SSL, rows, batches.generator(4), torch.full((N,), -1))
+        return training.main_loss(model, data, WITH_SSL, rows, rows[:0], batches.generator(4), torch.full((N,), -1))
 
     def joint(weight: float) -> Tensor:
         ssl = training.ssl_loss(model, ITEMS, data.views, drawn, torch.tensor([0, 1, 2]), 0.2)
@@ -427,7 +433,7 @@ def test_a_number_planted_at_a_step_stops_there_before_any_weight_is_touched(pla
     steps = training.train_epoch(model, steppers, data, WITH_SSL, seed=0, epoch=7)
     next(steps)
     before, states = weights_of(model), copy.deepcopy([stepper.state_dict()["state"] for stepper in steppers])
-    data.log_p.fill_(planted)
+    data.log_q.fill_(planted)
     with pytest.raises(losses.NonFiniteError, match="epoch 7, step 1"):
         next(steps)
     assert same(weights_of(model), before)
@@ -436,7 +442,7 @@ def test_a_number_planted_at_a_step_stops_there_before_any_weight_is_touched(pla
         assert now.keys() == state.keys()
         for number in state:
             assert all(torch.equal(now[number][name], value) for name, value in state[number].items())
-    data.log_p.fill_(-2.0)  # the control: repaired, it goes on and the weights do move
+    data.log_q.fill_(-2.0)  # the control: repaired, it goes on and the weights do move
     list(training.train_epoch(model, steppers, data, WITH_SSL, seed=0, epoch=7))
     assert not same(weights_of(model), before)
 
@@ -509,7 +515,7 @@ def test_moving_the_data_keeps_what_it_holds() -> None:
     moved = data.to(torch.device("cpu"))
     assert torch.equal(moved.views.keep_a, data.views.keep_a)
     assert torch.equal(moved.views.keep_b, data.views.keep_b)
-    assert torch.equal(moved.log_p, data.log_p)
+    assert torch.equal(moved.log_q, data.log_q)
     assert torch.equal(moved.log.until, data.log.until)
     assert replace(data, views=None).to(torch.device("cpu")).views is None
 

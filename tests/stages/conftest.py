@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
 from stages.artifacts import Job
+from stages.prepare import WRITES, prepare
 
 ITEMS = {
     "item_id": ["a", "b", "c", "d", "e", "f"],
@@ -104,3 +106,22 @@ def prepared_again() -> Callable[..., None]:
         publish(run, {name: tables.get(name, pl.read_parquet(run / f"{name}.parquet")) for name in names})
 
     return replace
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Callable[..., dict[str, pl.DataFrame]]:
+    """Write tables as Parquet files, run prepare on them, and give every artifact."""
+
+    def call(
+        log: pl.DataFrame, items: pl.DataFrame, queries: pl.DataFrame | None = None, folder: str = ".", **settings: Any
+    ) -> dict[str, pl.DataFrame]:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        frames = {"interactions": log, "items": items} | ({} if queries is None else {"queries": queries})
+        files = {name: tmp_path / folder / f"{name}.parquet" for name in frames}
+        for name, frame in frames.items():
+            frame.write_parquet(files[name])
+        run = tmp_path / folder / "run"
+        prepare(**files, run=run, **settings)
+        return {name.removesuffix(".parquet"): pl.read_parquet(run / name) for name in WRITES}
+
+    return call
