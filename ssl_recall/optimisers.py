@@ -1,6 +1,7 @@
-"""Row-wise Adagrad: one accumulator a row of an embedding table, and only the rows of a step are touched."""
+"""What moves the weights: row-wise Adagrad for the embeddings, and a running average of all others."""
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from typing import overload
 
 import torch
@@ -46,3 +47,35 @@ class RowwiseAdagrad(torch.optim.Optimizer):
                 scale = state["sum"][rows].sqrt_().add_(group["eps"])
                 weight.index_add_(0, rows, values / scale[:, None], alpha=-group["lr"])
         return loss
+
+
+class RunningAverage:
+    """Exponential moving average of weights over steps (Polyak averaging): what is validated and kept.
+
+    The weights at the end of an epoch depend on its last few batches; their average does not.
+    """
+
+    def __init__(self, weights: Iterable[Tensor], decay: float) -> None:
+        """A decay of .99 remembers about the last hundred steps; 0 keeps the last one alone."""
+        self.weights, self.decay = list(weights), decay
+        self.average = [weight.detach().clone() for weight in self.weights]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the weights of one more step."""
+        torch._foreach_lerp_(self.average, [weight.detach() for weight in self.weights], 1 - self.decay)
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """Put the average in the weights' place until the block ends."""
+        own = [weight.detach().clone() for weight in self.weights]
+        self._put(self.average)
+        try:
+            yield
+        finally:
+            self._put(own)
+
+    @torch.no_grad()
+    def _put(self, values: list[Tensor]) -> None:
+        for weight, value in zip(self.weights, values, strict=True):
+            weight.copy_(value)

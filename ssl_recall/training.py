@@ -9,7 +9,7 @@ from torch import Tensor
 
 from . import batches, losses
 from .features import Bags, EncodedTable, Kind, bags_of, hide
-from .optimisers import RowwiseAdagrad
+from .optimisers import RowwiseAdagrad, RunningAverage
 from .towers import FeatureEmbeddings, Tower, TwoTower
 
 
@@ -100,11 +100,15 @@ def optimisers(
     model: TwoTower, learning_rate: float, embedding_learning_rate: float, initial_accumulator: float
 ) -> list[torch.optim.Optimizer]:
     """Row-wise Adagrad on the embedding table (only the rows of a step are touched), AdamW on the rest."""
-    dense = [weight for name, weight in model.named_parameters() if not name.endswith("embeddings.weight")]
     return [
         RowwiseAdagrad([model.embeddings.weight], embedding_learning_rate, initial_accumulator),
-        torch.optim.AdamW(dense, lr=learning_rate, weight_decay=0.0),
+        torch.optim.AdamW(dense_weights(model), lr=learning_rate, weight_decay=0.0),
     ]
+
+
+def dense_weights(model: TwoTower) -> list[Tensor]:
+    """Give all weights but the embedding table's: those that every step moves."""
+    return [weight for name, weight in model.named_parameters() if not name.endswith("embeddings.weight")]
 
 
 def train_epoch(
@@ -115,6 +119,7 @@ def train_epoch(
     *,
     seed: int,
     epoch: int,
+    average: RunningAverage | None = None,
 ) -> Iterator[StepLosses]:
     """Pass once over the log in batches of one size (the rest of a shuffled epoch is left out), a step at a time.
 
@@ -150,6 +155,8 @@ def train_epoch(
         total.backward()
         for stepper in steppers:
             stepper.step()
+        if average is not None:
+            average.update()
         yield found
 
 

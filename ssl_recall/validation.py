@@ -1,5 +1,6 @@
 """Recall on held-out pairs while the model trains: exact, over the whole catalogue, by slice."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -52,7 +53,8 @@ def recall(
 ) -> dict[str, float]:
     """Share of a slice's held-out pairs whose item is among the k nearest, what the query took in training aside.
 
-    NaN for a slice without pairs.
+    `recall_balanced` is the mean of head and tail: of all pairs the head has most, so recall alone hides the tail.
+    A slice without pairs has NaN, and the balanced figure is then the other slice's.
     """
     rows, row_of_pair = held_out.queries.unique(return_inverse=True)
     vectors = embed_queries(model, queries, log, items, history, rows)
@@ -62,4 +64,8 @@ def recall(
     recalled, _ = top_k(vectors, embed_items(model, items), k, known)
     hits = metrics.hits(recalled, row_of_pair, held_out.items).any(1)
     found = {name: hits[members].double().mean().item() for name, members in held_out.slices.items()}
-    return {"recall": hits.double().mean().item()} | {f"recall_{name}": value for name, value in found.items()}
+    sides = [found[name] for name in ("head", "tail") if not math.isnan(found.get(name, math.nan))]
+    balanced = {"recall_balanced": math.fsum(sides) / max(len(sides), 1)}
+    return (
+        {"recall": hits.double().mean().item()} | {f"recall_{name}": value for name, value in found.items()} | balanced
+    )

@@ -108,6 +108,7 @@ CONTRACT: dict[str, Artifact] = {
             "recall_head_at_50": "float64",
             "recall_tail_at_50": "float64",
             "recall_cold_at_50": "float64",
+            "recall_balanced_at_50": "float64",
             "best": "bool",
         },
     ),

@@ -40,6 +40,7 @@ class SeedPer(StrEnum):
 class SelectOn(StrEnum):
     """The column of the curve that picks the epoch."""
 
+    BALANCED = "recall_balanced"
     ALL = "recall"
     TAIL = "recall_tail"
     COLD = "recall_cold"
@@ -71,7 +72,9 @@ def train(
     ] = 0.005,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the log, at most.")] = 12,
     patience: Annotated[int, typer.Option(min=1, help="Stop after so many epochs without a better validation.")] = 3,
-    select_on: Annotated[SelectOn, typer.Option(help="The validation figure that picks the epoch.")] = SelectOn.ALL,
+    select_on: Annotated[
+        SelectOn, typer.Option(help="The validation figure that picks the epoch; balanced: mean of head and tail.")
+    ] = SelectOn.BALANCED,
     validation_queries: Annotated[int, typer.Option(min=1, help="Look at this many queries after each epoch.")] = 5000,
     learning_rate: Annotated[float, typer.Option(min=1e-6, help="AdamW, on the perceptrons.")] = 0.001,
     embedding_learning_rate: Annotated[
@@ -80,6 +83,10 @@ def train(
     initial_accumulator: Annotated[
         float, typer.Option(min=0.0, help="Of the row-wise Adagrad: rows with small gradients move little.")
     ] = 1e-7,
+    average_decay: Annotated[
+        float,
+        typer.Option(min=0.0, max=0.9999, help="Of the running average of the perceptrons' weights that is kept."),
+    ] = 0.99,
     embedding_width: Annotated[int, typer.Option(min=1, help="Width of every feature's embedding.")] = 32,
     hidden: Annotated[
         list[int] | None, typer.Option(min=1, help="Width of a hidden layer; repeatable. [default: 256]")
@@ -160,14 +167,15 @@ def _fit(
     title: str,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Train until the validation stops improving; give the curve, a row an epoch, and its best, whose weights stay."""
-    from ssl_recall import losses, training, validation
+    from ssl_recall import losses, optimisers, training, validation
 
     model.to(device)
     data, held_out = data.to(device), held_out.to(device)
     steppers = training.optimisers(
         model, settings["learning_rate"], settings["embedding_learning_rate"], settings["initial_accumulator"]
     )
-    objective = _objective(settings)
+    average = optimisers.RunningAverage(training.dense_weights(model), settings["average_decay"])
+    objective, seed = _objective(settings), settings["seed"]
     curve: list[dict[str, Any]] = []
     best: dict[str, Any] = {}
     weights: dict[str, torch.Tensor] = {}
@@ -175,17 +183,21 @@ def _fit(
         for epoch in range(settings["epochs"]):
             steps = []
             try:
-                for step in training.train_epoch(model, steppers, data, objective, seed=settings["seed"], epoch=epoch):
+                for step in training.train_epoch(
+                    model, steppers, data, objective, seed=seed, epoch=epoch, average=average
+                ):
                     steps.append(step)
                     advance(objective.batch_size)
             except losses.NonFiniteError as error:
                 raise NumberError(f"{error}; lower --learning-rate or raise --temperature", "NON_FINITE") from None
-            recall = validation.recall(model, data.items, data.queries, data.log, held_out, objective.history, K)
-            curve.append({"epoch": epoch, "steps": len(steps), **vars(training.mean_losses(steps)), **recall})
-            if not best or curve[-1][settings["select_on"]] > best[settings["select_on"]]:
-                best = curve[-1]
-                weights = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
-            elif epoch - best["epoch"] >= settings["patience"]:
+            with average.applied():
+                recall = validation.recall(model, data.items, data.queries, data.log, held_out, objective.history, K)
+                curve.append({"epoch": epoch, "steps": len(steps), **vars(training.mean_losses(steps)), **recall})
+                better = not best or curve[-1][settings["select_on"]] > best[settings["select_on"]]
+                if better:
+                    best = curve[-1]
+                    weights = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
+            if not better and epoch - best["epoch"] >= settings["patience"]:
                 break
     model.load_state_dict(weights)
     return curve, best
@@ -220,6 +232,9 @@ def _curve(curve: list[dict[str, Any]], best: dict[str, Any]) -> "pl.DataFrame":
         main_loss="main",
         ssl_loss="ssl",
         loss="total",
-        **{f"{name}_at_{K}": name for name in ("recall", "recall_head", "recall_tail", "recall_cold")},
+        **{
+            f"{name}_at_{K}": name
+            for name in ("recall", "recall_head", "recall_tail", "recall_cold", "recall_balanced")
+        },
     )
     return frame.with_columns(best=pl.col("epoch") == best["epoch"])

@@ -35,7 +35,7 @@ def none(rows: int) -> Tensor:
 def slow_in_batch(
     queries: Tensor, items: Tensor, log_p: Tensor, no_negative: Tensor, tau: float, sign: float = -1.0
 ) -> float:
-    """METHOD's formula in float64 and loops: -log exp(s_ii / tau - log p_i) / sum_j exp(s_ij / tau - log p_j)."""
+    """The formula in float64 and loops: -log exp(s_ii / tau - log p_i) / sum_j exp(s_ij / tau - log p_j)."""
     a, b, lp = (tensor.double().tolist() for tensor in (queries, items, log_p))
     total = 0.0
     for i in range(len(a)):
@@ -46,7 +46,7 @@ def slow_in_batch(
 
 
 def slow_self_supervised(view_a: Tensor, view_b: Tensor, no_negative: Tensor, tau: float) -> float:
-    """METHOD's second formula: -log exp(s(b_i, b'_i) / tau) / sum_j exp(s(b_i, b'_j) / tau), mean over m."""
+    """The formula of Yao et al.: -log exp(s(b_i, b'_i) / tau) / sum_j exp(s(b_i, b'_j) / tau), mean over m."""
     a, b = view_a.double().tolist(), view_b.double().tolist()
     total = 0.0
     for i in range(len(a)):

@@ -89,7 +89,7 @@ def gradients(model: TwoTower, loss: Tensor) -> list[Tensor]:
 def slow_softmax(
     a: Tensor, b: Tensor, shift: list[float], no_negative: Callable[[int, int], bool], tau: float
 ) -> float:
-    """METHOD's formulas: mean over i of -log of exp(s_ii / tau - shift_i) over the sum of the columns that count."""
+    """The paper's formulas: mean over i of -log of exp(s_ii / tau - shift_i) over the sum of the columns that count."""
     rows, columns = a.detach().double().tolist(), b.detach().double().tolist()
     total = 0.0
     for i, row in enumerate(rows):

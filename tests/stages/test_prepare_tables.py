@@ -1,6 +1,5 @@
 """prepare on what users bring: a table of queries or none, items as queries, several files, CSV, flags and settings."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ import pytest
 from typer.testing import CliRunner
 
 from stages.cli import app
-from stages.errors import InputError, SettingsError
 from stages.prepare import prepare
 
 Prepared = Callable[..., dict[str, pl.DataFrame]]
