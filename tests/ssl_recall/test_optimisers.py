@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ssl_recall.optimisers import RowwiseAdagrad
+from ssl_recall.optimisers import RowwiseAdagrad, RunningAverage
 
 few = settings(max_examples=25, deadline=None)
 Step = list[tuple[int, list[float]]]  # (row, its gradient); a row may come more than once
@@ -164,3 +164,37 @@ def test_a_dense_gradient_is_not_taken_silently() -> None:
     weight.grad = torch.ones(2, 2)
     with pytest.raises((RuntimeError, ValueError, TypeError), match=r"(?i)sparse"):
         RowwiseAdagrad([weight], 0.1).step()
+
+
+def test_the_running_average_forgets_at_its_decay_and_gives_the_weights_back() -> None:
+    """By hand: average 1, then 0.75 * 1 + 0.25 * 3 = 1.5, then 0.75 * 1.5 + 0.25 * 7 = 2.875."""
+    weight = torch.nn.Parameter(torch.ones(2))
+    average = RunningAverage([weight], decay=0.75)
+    for value in (3.0, 7.0):
+        weight.data.fill_(value)
+        average.update()
+    with average.applied():
+        assert weight.tolist() == [2.875, 2.875]
+    assert weight.tolist() == [7.0, 7.0]
+
+
+def test_a_decay_of_0_keeps_the_last_weights() -> None:
+    weight = torch.nn.Parameter(torch.zeros(1))
+    average = RunningAverage([weight], decay=0.0)
+    weight.data.fill_(5.0)
+    average.update()
+    with average.applied():
+        assert weight.item() == 5.0
+
+
+def test_an_initial_accumulator_shortens_the_first_step_of_small_gradients_only() -> None:
+    """Without one both rows step by lr; with 1e-4 the row of gradient 1e-3 steps by lr / sqrt(101) of what it did."""
+    moved = {}
+    for initial in (0.0, 1e-4):
+        weight = torch.nn.Parameter(torch.zeros(2, 1))
+        stepper = RowwiseAdagrad([weight], 0.1, initial)
+        weight.grad = torch.sparse_coo_tensor(torch.tensor([[0, 1]]), torch.tensor([[1.0], [1e-3]]), (2, 1))
+        stepper.step()
+        moved[initial] = weight.detach().flatten().tolist()
+    assert moved[0.0] == pytest.approx([-0.1, -0.1], rel=1e-4)
+    assert moved[1e-4] == pytest.approx([-0.1 / 1.0001**0.5, -0.1 / 101**0.5], rel=1e-4)
