@@ -96,6 +96,8 @@ def encode(
         own = not shared or kinds.get(column.name) != column.kind
         names[column.name] = f"query.{column.name}" if own else column.name
         if own:
+            while names[column.name] in words:  # an item's column may be called query.colour
+                names[column.name] = f"query.{names[column.name]}"
             words[names[column.name]] = vocabularies.vocabulary(names[column.name], side.values[column.name], column)
     id_name = "item_id" if shared else "query_id"
     if settings["use_query_id"] and not shared:

@@ -45,6 +45,8 @@ def read(path: Path, frame: "pl.DataFrame", known: "Tables", settings: dict[str,
         why = f"none of {frame.height:,} rows has the least weight" if frame.height else "no rows"
         raise InputError(f"--interactions {path}: {why}", "TOO_FEW")
     items = known.items.frame["item_id"]
+    if known.queries is None and settings["queries_are_items"] is not False and tables.is_csv(path):
+        log = _asked_as_text(log, items, settings["query_id"], forced=bool(settings["queries_are_items"]))
     named = {name: log[name].alias(settings[name]) for name in log.columns}  # messages speak of the user's columns
     for side in ("query", "item"):
         tables.check_ids(named[f"{side}_id"], f"--{side}-id", problems, unique=False)
@@ -63,7 +65,7 @@ def read(path: Path, frame: "pl.DataFrame", known: "Tables", settings: dict[str,
     if queries is not None:
         reasons = reasons.set(~tables.among(log["query_id"], queries), "query not in the queries")
     reasons = reasons.set(~tables.among(log["item_id"], items), "item not in the catalogue")
-    _limit_unknown(path, reasons, settings["max_unknown_share"], log["item_id"], items)
+    _limit_unknown(path, reasons, settings["max_unknown_share"], log, items, queries)
     for name, text in (("timestamp", "no time"), ("weight", "no weight")):
         if name in log.columns and (name == "timestamp" or settings["min_weight"] is not None):
             reasons = reasons.set(reasons.is_null() & log[name].is_null(), text)
@@ -156,6 +158,16 @@ def _columns(frame: "pl.DataFrame", settings: dict[str, Any], problems: tables.P
     return log
 
 
+def _asked_as_text(log: "pl.DataFrame", items: "pl.Series", title: str, *, forced: bool) -> "pl.DataFrame":
+    """Read the queries of a CSV file as text where they are items of a catalogue that names its items in text."""
+    import polars as pl
+
+    if items.dtype != pl.String or not log["query_id"].dtype.is_integer():
+        return log
+    texts = log["query_id"].cast(pl.String)
+    return log.with_columns(texts) if forced or are_items(texts.alias(title), items) else log
+
+
 def _each_pair_once(log: "pl.DataFrame") -> "pl.DataFrame":
     """Merge rows of one pair: the earliest time, the largest weight."""
     import polars as pl
@@ -165,7 +177,14 @@ def _each_pair_once(log: "pl.DataFrame") -> "pl.DataFrame":
     return log.group_by("query_id", "item_id", maintain_order=True).agg(rest).select(log.columns)
 
 
-def _limit_unknown(path: Path, reasons: "pl.Series", most: float, log_ids: "pl.Series", items: "pl.Series") -> None:
+def _limit_unknown(
+    path: Path,
+    reasons: "pl.Series",
+    most: float,
+    log: "pl.DataFrame",
+    items: "pl.Series",
+    queries: "pl.Series | None",
+) -> None:
     """Refuse a log that mostly names what is not in the tables."""
     unknown = reasons.drop_nulls()
     share = len(unknown) / len(reasons)
@@ -173,7 +192,10 @@ def _limit_unknown(path: Path, reasons: "pl.Series", most: float, log_ids: "pl.S
         return
     hint = f"; set the limit with --max-unknown-share (now {most:g})"
     if share == 1:
-        examples = log_ids.head(3).to_list(), items.head(3).to_list()
-        hint = f"; are these the same ids? interactions have {examples[0]}, the catalogue {examples[1]}"
+        by_query = queries is not None and "query" in unknown[0]
+        asked, table = (log["query_id"], queries) if by_query else (log["item_id"], items)
+        examples = asked.head(3).to_list(), table.head(3).to_list() if table is not None else []
+        where = "the queries" if by_query else "the catalogue"
+        hint = f"; are these the same ids? interactions have {examples[0]}, {where} {examples[1]}"
     kinds = ", ".join(f"{count:,} {reason}" for reason, count in unknown.value_counts(sort=True).iter_rows())
     raise InputError(f"--interactions {path}: {share:.0%} of {len(reasons):,} rows: {kinds}{hint}", "UNKNOWN_ITEMS")

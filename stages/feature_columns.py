@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 CODE = "__code"
 EXCLUDE = "exclude"
+KINDS = ("categorical", "multi-valued", "numeric", "dense", EXCLUDE)
 NUMBERS = ("min_count", "max_values", "buckets")
 
 
@@ -25,8 +26,14 @@ def merged(ctx: typer.Context, param: typer.CallbackParam, value: list[str] | No
     """Let a flag's NAME=KIND win over the settings file's line for the same column, and leave its other lines alone."""
     kept: dict[str, str] = {}
     for declaration in [*((ctx.default_map or {}).get(str(param.name)) or []), *(value or [])]:
-        kept[declaration.partition("=")[0]] = declaration
+        kept[split(declaration)[0]] = declaration
     return list(kept.values())
+
+
+def split(declaration: str) -> tuple[str, str]:
+    """Cut NAME=KIND[,OPTION=VALUE..] into the name, which may hold "=" or "," itself, and the options."""
+    found = re.match(rf"(.+?)=\s*(?:{'|'.join(KINDS)})?\s*(?:$|,(.*))", declaration, re.DOTALL)
+    return (found[1], found[2] or "") if found else (declaration.partition("=")[0], "")
 
 
 def declared(declarations: list[str], names: list[str], flag: str) -> dict[str, tuple[str, dict[str, str]]]:

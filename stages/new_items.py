@@ -57,6 +57,6 @@ def read(job: artifacts.Job, path: Path) -> "tuple[pl.Series, EncodedTable]":
 
 def _declared(features: "pl.DataFrame", settings: dict[str, Any]) -> list[str]:
     """Declare every feature as training had it: its kind, with the options that it was prepared with."""
-    given = {line.partition("=")[0]: line.partition(",")[2] for line in settings["item_features"] or []}
+    given = dict(feature_columns.split(line) for line in settings["item_features"] or [])
     kinds = features.filter(features["kind"] != "id").select("feature", "kind")
     return [f"{name}={kind}" + (f",{given[name]}" if given.get(name) else "") for name, kind in kinds.iter_rows()]

@@ -193,7 +193,7 @@ def test_an_initial_accumulator_shortens_the_first_step_of_small_gradients_only(
     for initial in (0.0, 1e-4):
         weight = torch.nn.Parameter(torch.zeros(2, 1))
         stepper = RowwiseAdagrad([weight], 0.1, initial)
-        weight.grad = torch.sparse_coo_tensor(torch.tensor([[0, 1]]), torch.tensor([[1.0], [1e-3]]), (2, 1))
+        weight.grad = sparse([(0, [1.0]), (1, [1e-3])], (2, 1))
         stepper.step()
         moved[initial] = weight.detach().flatten().tolist()
     assert moved[0.0] == pytest.approx([-0.1, -0.1], rel=1e-4)
