@@ -148,7 +148,7 @@ def _columns(frame: "pl.DataFrame", settings: dict[str, Any], problems: tables.P
             log = log.filter(pl.col("weight").is_null() | (pl.col("weight") >= settings["min_weight"]))
     if "timestamp" in wanted and settings["null_timestamp"] == NullTimestamp.REFUSE:
         missing = log["timestamp"].null_count()
-        if missing:
+        if 0 < missing < log.height:  # check_times tells of a column without any
             known = log["timestamp"].drop_nulls()
             problems.add(
                 "TIME",

@@ -37,7 +37,7 @@ def split(declaration: str) -> tuple[str, str]:
 
 
 def declared(declarations: list[str], names: list[str], flag: str) -> dict[str, tuple[str, dict[str, str]]]:
-    """Parse NAME=KIND[,option=value..]: -> name -> (kind, options). Raises SettingsError for what is not known."""
+    """Parse NAME=KIND[,option=value..]: -> name -> (kind, options). Raises SettingsError for what it cannot be."""
     parsed: dict[str, tuple[str, dict[str, str]]] = {}
     for declaration in declarations:
         own = [name for name in names if declaration.startswith(f"{name}=")]  # a name may hold "=" or "," itself
@@ -55,8 +55,21 @@ def declared(declarations: list[str], names: list[str], flag: str) -> dict[str, 
             raise SettingsError(
                 f"{flag}: no column {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""), "FEATURE"
             )
+        if mistake := _mistake(kind.strip(), pairs):
+            raise SettingsError(f"{flag} {declaration!r}: column {name!r} {mistake}", "FEATURE")
         parsed[name] = (kind.strip(), pairs)
     return parsed
+
+
+def _mistake(kind: str, options: dict[str, str]) -> str:
+    """Say what is wrong with a declared kind (none: the one of the type) or the values of its options."""
+    if kind not in {"", *KINDS}:
+        return f"is of no kind {kind!r}: {', '.join(KINDS)}"
+    for key in NUMBERS:
+        if key in options and not (options[key].isdecimal() and int(options[key])):
+            return f"needs {key} of at least 1, has {options[key]!r}"
+    nan = options.get("nan", "missing")
+    return "" if nan in {"missing", "refuse"} else f"has nan={nan}; it can be missing or refuse"
 
 
 def columns_of(
@@ -78,30 +91,22 @@ def columns_of(
             continue
         try:
             chosen = Kind(kind) if kind else guess_kind(frame.schema[name])
-            if chosen is Kind.ID:
-                raise ValueError(f"is of no kind {kind!r}")
             columns.append(_with_options(replace(defaults, name=name, kind=chosen), options))
         except ValueError as error:
-            text = str(error) if not kind or kind in set(Kind) else f"is of no kind {kind!r}: {', '.join(Kind)}"
-            problems.add("FEATURE", f"column {name!r} {text} ({flag} {name}=..)")
+            problems.add("FEATURE", f"column {name!r} {error} ({flag} {name}=..)")
     return columns
 
 
 def _with_options(column: "Column", options: dict[str, str]) -> "Column":
-    """Apply min_count=N, max_values=N, buckets=N, separator=S, nan=missing. Raises ValueError for another value."""
+    """Apply min_count=N, max_values=N, buckets=N, separator=S, nan=missing."""
     numbers = {key: int(options[key]) for key in NUMBERS if key in options}
-    if any(number < 1 for number in numbers.values()):
-        raise ValueError(f"needs options of at least 1, has {numbers}")
-    nan = options.get("nan", "refuse")
-    if nan not in {"refuse", "missing"}:
-        raise ValueError(f"has nan={nan}; it can be missing or refuse")
     return replace(
         column,
         min_count=numbers.get("min_count", column.min_count),
         max_values=numbers.get("max_values", column.max_values),
         buckets=numbers.get("buckets", column.buckets),
         separator=options.get("separator", column.separator),
-        nan_is_missing=nan == "missing",
+        nan_is_missing=options.get("nan") == "missing",
     )
 
 

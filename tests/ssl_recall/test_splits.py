@@ -1,0 +1,79 @@
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ssl_recall import splits
+
+few = settings(max_examples=60, deadline=None)
+
+
+def log_of(times: list[int]) -> pl.DataFrame:
+    return pl.DataFrame({"query_id": range(len(times)), "item_id": range(len(times)), "timestamp": times})
+
+
+def test_the_newest_are_held_out_by_hand() -> None:
+    side = splits.by_time(log_of([5, 1, 2, 9, 3, 4, 8, 6, 7, 10]), 0.2, 0.2)
+    assert dict(zip([5, 1, 2, 9, 3, 4, 8, 6, 7, 10], side.to_list(), strict=True)) == (
+        dict.fromkeys(range(1, 7), "train") | dict.fromkeys((7, 8), "validation") | dict.fromkeys((9, 10), "test")
+    )
+
+
+@given(st.lists(st.integers(0, 30), min_size=2, max_size=60), st.floats(0.0, 0.4), st.floats(0.0, 0.4))
+@few
+def test_no_future_is_on_an_earlier_side(times: list[int], validation: float, test: float) -> None:
+    try:
+        side = splits.by_time(log_of(times), validation, test)
+    except ValueError:
+        return
+    of = {name: [t for t, s in zip(times, side, strict=True) if s == name] for name in ("train", "validation", "test")}
+    later = of["validation"] + of["test"]
+    assert not (of["train"] and later) or max(of["train"]) < min(later)
+    assert not (of["validation"] and of["test"]) or max(of["validation"]) < min(of["test"])
+    assert bool(of["test"]) == (test > 0 and round(len(times) * (1 - test)) <= len(times))
+
+
+def test_rows_of_one_instant_stay_together() -> None:
+    side = splits.by_time(log_of([1] * 6 + [2] * 6 + [3] * 6), 0.2, 0.2)
+    assert side.to_list() == ["train"] * 6 + ["validation"] * 6 + ["test"] * 6
+
+
+def test_one_instant_cannot_be_cut() -> None:
+    with pytest.raises(ValueError, match="no instant to cut"):
+        splits.by_time(log_of([4] * 10), 0.1, 0.1)
+
+
+def pairs(rows: int) -> pl.DataFrame:
+    return pl.DataFrame(
+        {"query_id": [f"q{n % 700}" for n in range(rows)], "item_id": [f"i{n // 7}" for n in range(rows)]}
+    )
+
+
+def test_the_hash_keeps_each_pair_on_its_side_whatever_the_order() -> None:
+    frame = pairs(5000).with_columns(side=splits.by_hash(pairs(5000), 0.1, 0.2, 1))
+    shuffled = frame.sample(fraction=1, shuffle=True, seed=4)
+    assert splits.by_hash(shuffled, 0.1, 0.2, 1).to_list() == shuffled["side"].to_list()
+    assert splits.by_hash(frame.head(100), 0.1, 0.2, 1).to_list() == frame["side"].head(100).to_list()
+
+
+def test_the_shares_are_about_those_asked_for() -> None:
+    counts = dict(splits.by_hash(pairs(20_000), 0.1, 0.2, 3).value_counts().iter_rows())
+    assert counts["test"] == pytest.approx(4000, abs=230)  # four standard errors
+    assert counts["validation"] == pytest.approx(2000, abs=170)
+
+
+def test_another_seed_is_another_split_and_a_number_is_not_its_text() -> None:
+    frame = pairs(2000)
+    one = splits.by_hash(frame, 0.3, 0.3, 1).to_list()
+    assert one != splits.by_hash(frame, 0.3, 0.3, 2).to_list()
+    numbers = pl.DataFrame({"query_id": range(2000), "item_id": range(2000)})
+    texts = numbers.cast(pl.String)
+    assert splits.by_hash(numbers, 0.3, 0.3, 1).to_list() != splits.by_hash(texts, 0.3, 0.3, 1).to_list()
+    narrow = numbers.cast(pl.Int16)
+    assert splits.by_hash(narrow, 0.3, 0.3, 1).to_list() == splits.by_hash(numbers, 0.3, 0.3, 1).to_list()
+
+
+def test_the_hash_is_for_ever() -> None:
+    """A split that moved between versions would put yesterday's test pairs into today's training."""
+    side = splits.by_hash(pairs(12), 0.3, 0.3, 1)
+    assert "".join(name[:2] for name in side.cast(pl.String)) == "trvatetrtrvatrvatevateva"

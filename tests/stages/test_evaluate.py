@@ -1,0 +1,154 @@
+"""evaluate: what it writes is what ten lines of numpy find in the artifacts."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from stages.artifacts import Job
+from stages.errors import ArtifactError, InputError
+from stages.evaluate import evaluate
+
+ITEMS, QUERIES, WIDTH = 40, 12, 4
+SPLITS = ("train", "validation", "test")
+
+
+def unit_vectors(rows: int, seed: int) -> np.ndarray:
+    vectors = np.random.default_rng(seed).normal(size=(rows, WIDTH)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def publish(run: Path, stage: str, tables: dict[str, pl.DataFrame]) -> None:
+    with Job(run, stage, {}, writes=[f"{name}.parquet" for name in tables], force=True) as job:
+        for name, table in tables.items():
+            job.write(f"{name}.parquet", table)
+
+
+def vectors_of(name: str, rows: int, seed: int) -> pl.DataFrame:
+    array = pl.Series(unit_vectors(rows, seed), dtype=pl.Array(pl.Float32, WIDTH))
+    return pl.DataFrame({f"{name}_id": [f"{name}{n}" for n in range(rows)], "embedding": array})
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """Twelve queries with ten items each; the items from 34 on are only ever in the test."""
+    rng, rows = np.random.default_rng(5), []
+    for query in range(QUERIES):
+        for n, item in enumerate(rng.choice(34, 9, replace=False)):
+            rows.append((query, int(item), SPLITS[0 if n < 5 else n % 2 + 1]))
+        rows.append((query, 34 + query % 6, "test"))
+    log = pl.DataFrame(rows, schema={"query_index": pl.Int32, "item_index": pl.Int32, "side": pl.String}, orient="row")
+    log = log.sort("query_index", "item_index").select(
+        pl.format("query{}", "query_index").alias("query_id"),
+        pl.format("item{}", "item_index").alias("item_id"),
+        "query_index",
+        "item_index",
+        "side",
+    )
+    publish(tmp_path, "prepare", {side: log.filter(side=side).drop("side") for side in SPLITS})
+    counts = np.bincount(log.filter(side="train")["item_index"].to_numpy(), minlength=ITEMS)
+    p = np.maximum(counts, 0.01) / np.maximum(counts, 0.01).sum()
+    ids = [f"item{n}" for n in range(ITEMS)]
+    popularity = pl.DataFrame({"item_id": ids, "count": counts.astype(np.int64), "p": p, "log_p": np.log(p)})
+    publish(tmp_path, "compute-popularity", {"popularity": popularity})
+    for folder, seed in (("", 1), ("no-ssl/", 2)):
+        tables = {"item": (ITEMS, seed), "query": (QUERIES, seed + 10)}
+        stage = "export-embeddings" + (" --no-ssl" if folder else "")
+        found = {f"{folder}{name}_embeddings": vectors_of(name, *shape) for name, shape in tables.items()}
+        publish(tmp_path, stage, found)
+    return tmp_path
+
+
+def figures(run: Path) -> dict[tuple[str, str, str, int], dict[str, float]]:
+    frame = pl.read_parquet(run / "metrics.parquet")
+    return {(r["model"], r["slice"], r["metric"], r["k"]): r for r in frame.iter_rows(named=True)}
+
+
+def test_recall_is_what_numpy_finds_in_the_artifacts(run: Path) -> None:
+    evaluate(run, k=[3, 8], bootstrap=50)
+    found = figures(run)
+    tables = {side: pl.read_parquet(run / f"{side}.parquet") for side in SPLITS}
+    counts = pl.read_parquet(run / "popularity.parquet")["count"].to_numpy()
+    head = np.argsort(-counts, kind="stable")[:4]
+    for model, folder in (("ssl", ""), ("no-ssl", "no-ssl/"), ("most-popular", None)):
+        if folder is None:
+            scores = np.tile(counts - np.arange(ITEMS) * 1e-6, (QUERIES, 1))
+        else:
+            items = pl.read_parquet(run / f"{folder}item_embeddings.parquet")["embedding"].to_numpy()
+            scores = pl.read_parquet(run / f"{folder}query_embeddings.parquet")["embedding"].to_numpy() @ items.T
+        for side in ("train", "validation"):  # what was taken before the test is not recalled again
+            scores[tables[side]["query_index"], tables[side]["item_index"]] = -np.inf
+        q, i = tables["test"]["query_index"].to_numpy(), tables["test"]["item_index"].to_numpy()
+        rank = (scores[q] > scores[q, i][:, None]).sum(1)
+        for part, kept in (
+            ("all", i >= 0),
+            ("head", np.isin(i, head)),
+            ("tail", ~np.isin(i, head)),
+            ("cold", counts[i] == 0),
+        ):
+            for k in (3, 8):
+                row = found[model, part, "recall", k]
+                assert row["n"] == kept.sum()
+                if kept.any():
+                    assert row["value"] == pytest.approx((rank[kept] < k).mean())
+                    assert row["low"] <= row["value"] <= row["high"]
+
+
+def test_the_difference_is_that_of_the_two_rows_and_its_interval_is_paired(run: Path) -> None:
+    evaluate(run, k=[8], bootstrap=200)
+    found = figures(run)
+    for metric in ("recall", "recall_per_query", "map", "ndcg"):
+        change = found["ssl - no-ssl", "all", metric, 8]["value"]
+        values = [found[model, "all", metric, 8]["value"] for model in ("ssl", "no-ssl")]
+        assert change == pytest.approx(values[0] - values[1])
+    assert ("ssl", "all", "coverage", 8) in found
+    assert ("most-popular", "all", "mean_popularity", 8) in found
+
+
+def test_the_table_has_a_row_a_slice_and_a_column_a_model(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate(run, bootstrap=10)
+    lines = capsys.readouterr().out.splitlines()
+    starts = [line.split(" ")[0] for line in lines]
+    assert [start for start in starts if start in {"all", "head", "tail", "cold"}] == ["all", "head", "tail", "cold"]
+    for title in ("most popular", "no SSL", "SSL - no SSL", "test pairs", "recall@50"):
+        assert any(title in line for line in lines)
+
+
+def test_json_alone_is_on_stdout(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate(run, k=[5], bootstrap=10, as_json=True)
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["model"] for row in rows} >= {"most-popular", "no-ssl", "ssl", "ssl - no-ssl"}
+
+
+def test_a_model_alone_is_compared_with_most_popular(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / "no-ssl" / "item_embeddings.parquet").unlink()
+    evaluate(run, k=[5], bootstrap=10)
+    assert {model for model, *_ in figures(run)} == {"most-popular", "ssl", "ssl - most-popular"}
+    assert "no SSL" not in capsys.readouterr().out
+
+
+def test_an_evaluated_folder_shows_its_table_again_without_work(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate(run, bootstrap=10)
+    first = capsys.readouterr()
+    evaluate(run, bootstrap=10)
+    second = capsys.readouterr()
+    assert second.out == first.out
+    assert "up to date" in second.err
+
+
+def test_an_empty_test_is_refused(run: Path) -> None:
+    tables = {side: pl.read_parquet(run / f"{side}.parquet") for side in SPLITS}
+    publish(run, "prepare", tables | {"test": tables["test"].clear()})
+    with pytest.raises(InputError, match=r"test\.parquet: empty"):
+        evaluate(run)
+
+
+def test_a_changed_vector_file_is_refused(run: Path) -> None:
+    path = run / "item_embeddings.parquet"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ArtifactError, match=r"run: ssl-recall export-embeddings"):
+        evaluate(run)

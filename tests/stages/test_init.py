@@ -1,0 +1,151 @@
+"""init: what it guesses, how it writes it, and that the file it writes runs."""
+
+import tomllib
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from stages.cli import app
+from stages.errors import SettingsError
+from stages.init import init
+
+HOSTILE = ['say "hi"', "two\nlines", "naïve £", "[/]", "a.b", "tab\there", "x=y"]
+
+
+def write(folder: Path, *, users: bool = False, csv: bool = False) -> dict[str, Path]:
+    rng = np.random.default_rng(3)
+    items = pl.DataFrame(
+        {
+            "movieId": [f"m{n:03}" for n in range(150)],
+            "title": [f"Title number {n}" for n in range(150)],
+            "genres": [["a", "b"][: n % 3] for n in range(150)],
+            "year": [1900 + n % 90 for n in range(150)],
+            "votes": list(range(1000, 1150)),
+            "score": rng.random(150),
+            "adult": [n % 2 == 0 for n in range(150)],
+            "always": ["same"] * 150,
+            "image": pl.Series(rng.random((150, 3)), dtype=pl.Array(pl.Float32, 3)),
+        }
+    )
+    log = pl.DataFrame(
+        {
+            "userId": [n % 30 for n in range(900)],
+            "movieId": [f"m{n:03}" for n in rng.integers(0, 150, 900)],
+            "rating": (rng.integers(1, 11, 900) / 2).tolist(),
+            "watched_at": [date(2024, 1, 1 + n % 28) for n in range(900)],
+        }
+    )
+    tables = {"items": items, "interactions": log}
+    if users:
+        tables["queries"] = pl.DataFrame({"userId": range(30), "age": [20 + n % 5 for n in range(30)]})
+    folder.mkdir(exist_ok=True)
+    paths = {}
+    for name, frame in tables.items():
+        paths[name] = folder / f"{name}.{'csv' if csv else 'parquet'}"
+        if csv:
+            joined = frame.with_columns(pl.col(pl.List(pl.String)).list.join("|")).drop("image", strict=False)
+            joined.write_csv(paths[name])
+        else:
+            frame.write_parquet(paths[name])
+    return paths
+
+
+def settings_of(folder: Path, **options: bool) -> dict[str, Any]:
+    init(**write(folder, **options), output=folder / "settings.toml")
+    return tomllib.loads((folder / "settings.toml").read_text())
+
+
+def test_every_guess_is_a_line_of_the_file(tmp_path: Path) -> None:
+    found = settings_of(tmp_path, users=True)["prepare"]
+    assert (found["query_id"], found["item_id"]) == ("userId", "movieId")
+    assert (found["timestamp"], found["weight"]) == ("watched_at", "rating")
+    assert found["queries_are_items"] is False
+    assert found["item_features"] == {
+        "title": "exclude",
+        "genres": "multi-valued",
+        "year": "categorical",
+        "votes": "numeric",
+        "score": "numeric",
+        "adult": "categorical",
+        "always": "exclude",
+        "image": "dense",
+    }
+    assert found["query_features"] == {"age": "categorical"}
+    assert "min_weight" not in found
+    assert "# min_weight = " in (tmp_path / "settings.toml").read_text()
+
+
+def test_a_list_in_a_csv_file_is_known_by_its_separator(tmp_path: Path) -> None:
+    assert settings_of(tmp_path, csv=True)["prepare"]["item_features"]["genres"] == "multi-valued,separator=|"
+
+
+def test_the_file_runs_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings_of(tmp_path, users=True)
+    monkeypatch.chdir(tmp_path)
+    with (tmp_path / "settings.toml").open("a") as file:
+        file.write("\n")
+    text = (
+        (tmp_path / "settings.toml").read_text().replace("# epochs = 12", "epochs = 1").replace("# k = ...", "k = [5]")
+    )
+    (tmp_path / "settings.toml").write_text(text)
+    done = CliRunner().invoke(app, ["run", "--config", "settings.toml", "--run", "out"], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert pl.read_parquet(tmp_path / "out" / "training.parquet").height == 1
+    assert set(pl.read_parquet(tmp_path / "out" / "metrics.parquet")["k"]) == {5}
+
+
+def test_items_as_queries_are_told_from_people(tmp_path: Path) -> None:
+    paths = write(tmp_path)
+    pl.DataFrame({"seed_item": ["m001", "m002"] * 9, "movieId": ["m003", "m004"] * 9}).write_parquet(
+        paths["interactions"]
+    )
+    init(**paths, output=tmp_path / "settings.toml")
+    assert tomllib.loads((tmp_path / "settings.toml").read_text())["prepare"]["queries_are_items"] is True
+
+
+def test_hostile_names_stay_names(tmp_path: Path) -> None:
+    paths = write(tmp_path)
+    items = pl.read_parquet(paths["items"])
+    values = [f"value {n % 4}" for n in range(items.height)]
+    items.with_columns(pl.Series(name, values) for name in HOSTILE).write_parquet(paths["items"])
+    init(**paths, output=tmp_path / "settings.toml")
+    found = tomllib.loads((tmp_path / "settings.toml").read_text())["prepare"]["item_features"]
+    assert {name: found[name] for name in HOSTILE} == dict.fromkeys(HOSTILE, "categorical")
+
+
+def test_missing_times_are_set_aside_in_plain_sight(tmp_path: Path) -> None:
+    paths = write(tmp_path)
+    log = pl.read_parquet(paths["interactions"])
+    log.with_columns(pl.when(pl.int_range(pl.len()) > 99).then("watched_at")).write_parquet(paths["interactions"])
+    init(**paths, output=tmp_path / "settings.toml")
+    assert tomllib.loads((tmp_path / "settings.toml").read_text())["prepare"]["null_timestamp"] == "quarantine"
+    assert "100 of 900 rows have no time" in (tmp_path / "settings.toml").read_text()
+
+
+def test_a_file_that_is_there_is_kept(tmp_path: Path) -> None:
+    paths = write(tmp_path)
+    (tmp_path / "settings.toml").write_text("mine")
+    with pytest.raises(SettingsError, match="exists; give another --output, or --force"):
+        init(**paths, output=tmp_path / "settings.toml")
+    assert (tmp_path / "settings.toml").read_text() == "mine"
+    init(**paths, output=tmp_path / "settings.toml", force=True)
+    assert (tmp_path / "settings.toml").read_text() != "mine"
+
+
+def test_what_is_not_there_is_named(tmp_path: Path) -> None:
+    paths = write(tmp_path)
+    with pytest.raises(SettingsError, match=r"--items .*nowhere\.parquet: no Parquet or CSV file there"):
+        init(paths["interactions"], tmp_path / "nowhere.parquet", output=tmp_path / "settings.toml")
+    assert not (tmp_path / "settings.toml").exists()
+
+
+def test_tables_without_a_common_column_are_refused(tmp_path: Path) -> None:
+    paths = write(tmp_path)
+    pl.read_parquet(paths["items"]).rename({"movieId": "code"}).write_parquet(paths["items"])
+    with pytest.raises(SettingsError, match="name the id columns alike"):
+        init(**paths, output=tmp_path / "settings.toml")

@@ -1,0 +1,137 @@
+"""train: from the artifacts to a model, and back."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from safetensors.numpy import load_file
+
+from stages.build_views import build_views
+from stages.compute_mi import compute_mi
+from stages.compute_popularity import compute_popularity
+from stages.errors import InputError, NumberError, SettingsError
+from stages.export_embeddings import export_embeddings
+from stages.prepare import prepare
+from stages.train import SeedPer, SelectOn, train
+
+SMALL = {"epochs": 2, "batch_size": 64, "ssl_batch_size": 32, "further_negatives": 16, "embedding_width": 8, "width": 8}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """Thirty items in five colours; a user takes items of a colour, one a day."""
+    rng, rows = np.random.default_rng(2), []
+    items = pl.DataFrame({"item_id": range(30), "colour": [f"c{n % 5}" for n in range(30)], "size": rng.random(30)})
+    for user in range(40):
+        rows += [(f"u{user}", int(n) * 5 + user % 5, day) for day, n in enumerate(rng.choice(6, 5, replace=False))]
+    log = pl.DataFrame(rows, schema=["query_id", "item_id", "timestamp"], orient="row")
+    items.write_parquet(tmp_path / "items.parquet")
+    log.write_parquet(tmp_path / "log.parquet")
+    folder = tmp_path / "run"
+    prepare(
+        tmp_path / "log.parquet",
+        tmp_path / "items.parquet",
+        run=folder,
+        timestamp="timestamp",
+        validation_share=0.2,
+        test_share=0.2,
+    )
+    compute_popularity(folder)
+    compute_mi(folder)
+    build_views(folder, variants=3)
+    return folder
+
+
+def test_the_curve_and_the_best_epoch_are_written(run: Path) -> None:
+    train(run, **SMALL | {"epochs": 4, "patience": 4})
+    curve = pl.read_parquet(run / "training.parquet")
+    assert curve["epoch"].to_list() == [0, 1, 2, 3]
+    assert curve["steps"].to_list() == [1, 2, 3, 4]
+    assert (curve["loss"] - (curve["main_loss"] + 0.3 * curve["ssl_loss"])).abs().max() < 1e-6
+    best = curve.filter("best")
+    assert best.height == 1
+    assert best["recall_balanced_at_50"][0] == curve["recall_balanced_at_50"].max()
+    about = json.loads((run / "model" / "model.json").read_text())
+    assert about["epoch"]["epoch"] == best["epoch"][0]
+    assert all(np.isfinite(weight).all() for weight in load_file(run / "model" / "weights.safetensors").values())
+
+
+def test_the_same_settings_give_the_same_bytes_and_another_seed_does_not(run: Path) -> None:
+    def weights(**settings: object) -> bytes:
+        train(run, **SMALL | settings, force=True)
+        return (run / "model" / "weights.safetensors").read_bytes()
+
+    first = weights()
+    assert weights() == first
+    assert weights(seed=2) != first
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"history": 3},
+        {"logq": False},
+        {"id_dropout": 0.5},
+        {"further_negatives": 0},
+        {"ssl_seed_per": SeedPer.ITEM},
+        {"hidden": [16, 8]},
+        {"select_on": SelectOn.COLD},
+        {"batch_size": 4096},
+        {"average_decay": 0.0},
+    ],
+    ids=str,
+)
+def test_each_setting_changes_the_model(run: Path, settings: dict[str, object]) -> None:
+    train(run, **SMALL)
+    before = (run / "model" / "weights.safetensors").read_bytes()
+    train(run, **SMALL | settings)
+    changed = (run / "model" / "weights.safetensors").read_bytes() != before
+    assert changed or "select_on" in settings or settings == {"batch_size": 4096}
+    export_embeddings(run)
+    lengths = np.linalg.norm(pl.read_parquet(run / "item_embeddings.parquet")["embedding"].to_numpy(), axis=1)
+    assert np.abs(lengths - 1).max() < 1e-5
+
+
+def test_a_model_without_ssl_needs_no_views_and_leaves_the_other_alone(run: Path) -> None:
+    train(run, **SMALL)
+    before = (run / "model" / "weights.safetensors").read_bytes()
+    (run / "views.parquet").unlink()
+    train(run, ssl=False, **SMALL)
+    curve = pl.read_parquet(run / "no-ssl" / "training.parquet")
+    assert (curve["ssl_loss"] == 0).all()
+    assert (run / "model" / "weights.safetensors").read_bytes() == before
+
+
+def test_settings_of_ssl_do_not_make_the_model_without_it_stale(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(run, ssl=False, **SMALL)
+    train(run, ssl=False, **SMALL | {"ssl_weight": 0.9})
+    assert "up to date" in capsys.readouterr().err
+
+
+def test_early_stopping_stops(run: Path) -> None:
+    train(run, **SMALL | {"epochs": 50, "patience": 1})
+    curve = pl.read_parquet(run / "training.parquet")
+    best = curve.filter("best")["epoch"][0]
+    assert curve.height == min(best + 2, 50)
+
+
+def test_a_loss_that_is_no_number_stops_with_exit_6_and_publishes_nothing(run: Path) -> None:
+    with pytest.raises(NumberError, match=r"epoch \d+, step \d+.*; lower --learning-rate") as caught:
+        train(run, **SMALL | {"learning_rate": 1e30, "epochs": 9})
+    assert caught.value.code == 6
+    assert not (run / "model").exists() or not list((run / "model").iterdir())
+
+
+def test_an_unknown_device_is_a_usage_error(run: Path) -> None:
+    with pytest.raises(SettingsError, match="--device mainframe"):
+        train(run, **SMALL, device="mainframe")
+
+
+def test_nothing_to_validate_on_is_refused(run: Path, tmp_path: Path) -> None:
+    tables = tmp_path / "log.parquet", tmp_path / "items.parquet"
+    prepare(*tables, run=run, timestamp="timestamp", validation_share=0.0, test_share=0.2)
+    compute_popularity(run)
+    with pytest.raises(InputError, match=r"validation\.parquet: empty"):
+        train(run, ssl=False, **SMALL)
