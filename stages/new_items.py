@@ -26,33 +26,61 @@ def read(job: artifacts.Job, path: Path) -> "tuple[pl.Series, EncodedTable]":
     features = job.read("features.parquet").filter(side="item")
     words = job.read("vocabulary.parquet").partition_by("vocabulary", as_dict=True)
     nothing = job.read("vocabulary.parquet").clear()
-    frame = tables.read(path, "--items")
+    known = job.read("items.parquet", ["item_id"])["item_id"]
+    frame = _as_the_catalogue(tables.read(path, "--items", [settings["item_id"]]), path, settings["item_id"], known)
     problems = tables.Problems(f"--items {path}")
     named = {"item_id": settings["item_id"]}
     wanted = [named.get(name, name) for name in features["feature"]]
     for name in wanted:
         tables.need_column(frame, name, "a column named", problems)
     problems.stop_if_any()
-    tables.check_ids(frame[settings["item_id"]], "--item-id", problems, unique=True)
+    ids = frame[settings["item_id"]]
+    tables.check_ids(ids, "--item-id", problems, unique=True)
+    if not tables.comparable(ids, known):
+        problems.add("ID_TYPES", f"{ids.name} is of type {ids.dtype} but {known.dtype} in the catalogue; write it so")
+    frame = _missing_vectors(frame, features)
     defaults = Column("", Kind.CATEGORICAL, settings["min_count"], settings["max_values"], settings["buckets"])
     columns = feature_columns.columns_of(
         frame.select(wanted), settings["item_id"], _declared(features, settings), "--item-feature", defaults, problems
     )
     values = feature_columns.cleaned(frame, columns, problems)
+    for name, width in features.filter(kind="dense").select("feature", "width").iter_rows():
+        if name in values and (found := getattr(values[name].dtype, "size", 0)) != width:
+            problems.add(
+                "FEATURE", f"column {name!r} holds vectors of {found} numbers, the model was trained on {width}"
+            )
     problems.stop_if_any()
 
-    ids = frame[settings["item_id"]].alias("item_id")
+    ids = ids.alias("item_id")
     codes = encode(ids.cast(pl.String), Kind.ID, words.get(("item_id",), nothing))
     coded = {"item_id__code": codes.set(codes == UNKNOWN, DEFAULT)}
     for column in columns:
-        found = encode(values[column.name], column.kind, words.get((column.name,), nothing))
-        coded[column.name + feature_columns.CODE] = found
-        unknown = int((found.explode() == UNKNOWN).sum()) if column.kind is not Kind.DENSE else 0
+        given = encode(values[column.name], column.kind, words.get((column.name,), nothing))
+        coded[column.name + feature_columns.CODE] = given
+        unknown = int((given.explode() == UNKNOWN).sum()) if column.kind is not Kind.DENSE else 0
         if unknown:
             console.warn(f"{path}: {unknown:,} values of {column.name} are not in the vocabulary; taken as unknown")
         if column.kind is Kind.DENSE:
             coded[column.name] = values[column.name]
     return ids, encoded_table(pl.DataFrame(coded), features)
+
+
+def _as_the_catalogue(frame: "pl.DataFrame", path: Path, id_name: str, known: "pl.Series") -> "pl.DataFrame":
+    """Take the ids of a CSV file, which has no types, for text where the catalogue's are."""
+    import polars as pl
+
+    if known.dtype != pl.String or id_name not in frame.columns or not tables.is_csv(path):
+        return frame
+    return frame.with_columns(pl.col(id_name).cast(pl.String))
+
+
+def _missing_vectors(frame: "pl.DataFrame", features: "pl.DataFrame") -> "pl.DataFrame":
+    """Give dense columns without a single vector, which may be of any type, the width that training knew."""
+    import polars as pl
+
+    widths = dict(features.filter(kind="dense").select("feature", "width").iter_rows())
+    empty = [name for name in widths if frame[name].null_count() == frame.height]
+    return frame.with_columns(pl.lit(None, pl.Array(pl.Float32, widths[name])).alias(name) for name in empty)
 
 
 def _declared(features: "pl.DataFrame", settings: dict[str, Any]) -> list[str]:

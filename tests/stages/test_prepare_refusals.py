@@ -174,7 +174,7 @@ NOW = int(time.time())
     ("times", "message"),
     [
         (pl.Series([1, None, 3, 9, 5]), "t is null in 1 of 5 rows (others from 1 to 9); mend it, or --null-timestamp"),
-        (pl.Series([None] * 5, dtype=pl.Int64), "t is null in 5 of 5 rows"),
+        (pl.Series([None] * 5, dtype=pl.Int64), "t is null in every row"),
         (pl.Series([10**9, 10**9, 10**12, 10**9, 10**9]), "t mixes seconds and milliseconds: from 1000000000 to 10000"),
         (pl.Series([10**18, 10**15, 10**9, 1, 1]), "t mixes seconds and microseconds and nanoseconds"),
         (pl.Series([NOW + 10**6] * 4 + [NOW]), f"t lies in the future: from {NOW} to {NOW + 10**6}"),
