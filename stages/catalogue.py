@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from ssl_recall.vocabularies import Column
 
-    from .events import Events
-
 
 @dataclass(frozen=True)
 class Side:
@@ -67,9 +65,9 @@ def _side(path: Path, frame: "pl.DataFrame", side: str, settings: dict[str, Any]
 
 
 def encode(
-    tables: Tables, train: "pl.DataFrame", found: "Events", settings: dict[str, Any]
+    tables: Tables, log: "pl.DataFrame", train: "pl.DataFrame", settings: dict[str, Any], *, shared: bool
 ) -> "dict[str, pl.DataFrame]":
-    """Give features, vocabulary, items and queries as they are written.
+    """Give features, vocabulary, items and queries as they are written; `shared` says that queries are items.
 
     Features' vocabularies see the tables and no interaction; the id's holds the ids that training gives a vector:
     items taken often enough (item to item: or asking often enough, for both sides share the vectors).
@@ -78,7 +76,6 @@ def encode(
 
     from ssl_recall import vocabularies
 
-    shared = found.queries_are_items
     counted = [train.select(id="item_id"), *([train.select(id="query_id")] if shared else [])]
     words = {"item_id": _id_words("item_id", pl.concat(counted), settings["id_min_count"])}
     for column in tables.items.columns:
@@ -89,7 +86,7 @@ def encode(
     if side is None and shared:
         side = Side(tables.items.frame.rename({"item_id": "query_id"}), tables.items.columns, tables.items.values)
     elif side is None:
-        side = Side(found.log.select("query_id").unique().sort("query_id"), [], {})
+        side = Side(log.select("query_id").unique().sort("query_id"), [], {})
     kinds = {column.name: column.kind for column in tables.items.columns}
     names = {}
     for column in side.columns:

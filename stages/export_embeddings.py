@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import artifacts, console, contract, models, new_items, publish
+from .errors import SettingsError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -48,6 +49,10 @@ def export_embeddings(
     writes = (f"{folder}item_embeddings.parquet", *([f"{folder}query_embeddings.parquet"] if queries else []))
     reads = (*READS, *(folder + name for name in MODEL))
     stage = "export-embeddings" if ssl else "export-embeddings --no-ssl"
+    if output is not None and items is None:
+        raise SettingsError(
+            "--output is where the vectors of --items go; the catalogue's go to the run folder", "OUTPUT"
+        )
     if items is not None:
         with artifacts.reading(run, reads) as job:
             _export_new(job, folder, items, output or run / f"{folder}new_item_embeddings.parquet", device, threads)

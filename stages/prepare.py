@@ -81,7 +81,7 @@ def prepare(
         known = catalogue.read(paths, frames, settings)
         found = events.read(interactions, frames["interactions"], known, settings)
         parts = events.split(found.log, settings)
-        encoded = catalogue.encode(known, parts["train"], found, settings)
+        encoded = catalogue.encode(known, found.log, parts["train"], settings, shared=found.queries_are_items)
         for name, frame in encoded.items():
             job.write(f"{name}.parquet", frame)
         for name, part in parts.items():

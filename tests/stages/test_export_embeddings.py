@@ -242,3 +242,8 @@ def test_without_a_model_the_command_that_makes_it_is_named(run: Path) -> None:
         export_embeddings(run, ssl=False)
     with pytest.raises(SettingsError, match=r"NO_FILE: --items .*none\.parquet: no Parquet or CSV file there"):
         export_embeddings(run, items=run / "none.parquet")
+
+
+def test_an_output_without_items_is_refused_not_ignored(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="--output is where the vectors of --items go"):
+        export_embeddings(tmp_path / "run", output=tmp_path / "vectors.parquet")
