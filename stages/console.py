@@ -38,7 +38,7 @@ def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
         TextColumn("{task.fields[rate]}", markup=False),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=err, transient=True) as bar:
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task(title, total=total, rate="")
 
         def advance(count: int) -> None:

@@ -11,6 +11,7 @@ from .errors import ArtifactError
 from .publish import replacing, sha256
 
 NAME = "manifest.json"
+LONGEST = 40  # characters of a setting in the reason why a stage runs
 SCHEMA = 1  # of the files; a newer one is refused
 _NOT_SETTINGS = {"run", "config", "force", "ctx", "as_json"}
 
@@ -107,6 +108,11 @@ def _outdated(manifest: Manifest, name: str) -> str | None:
     return None
 
 
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 2]}.."
+
+
 def stale_reason(
     run: Path,
     manifest: Manifest,
@@ -125,7 +131,7 @@ def stale_reason(
     changed = [name for name in sorted(now.keys() | then.keys()) if now.get(name) != then.get(name)]
     if changed:
         name, more = changed[0], f" (and {len(changed) - 1} more)" if changed[1:] else ""
-        return f"{name} was {then.get(name)}, now {now.get(name)}{more}"
+        return f"{name} was {_short(then.get(name))}, now {_short(now.get(name))}{more}"
     for name in sorted(inputs.keys() | entry["inputs"].keys()):
         if inputs.get(name) != entry["inputs"].get(name):
             return f"{name} changed"
