@@ -69,7 +69,7 @@ def train(
         typer.Option(
             min=0.0, max=1.0, help="How often such an item is one without training interactions, 1: as any other."
         ),
-    ] = 0.005,
+    ] = 0.002,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the log, at most.")] = 12,
     patience: Annotated[int, typer.Option(min=1, help="Stop after so many epochs without a better validation.")] = 3,
     select_on: Annotated[
