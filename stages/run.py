@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from . import artifacts
+from .errors import SettingsError
 
 PIPELINE: tuple[tuple[str, ...], ...] = (
     ("prepare",),
@@ -44,6 +45,9 @@ def steps_of(
 ) -> list[Callable[[], None]]:
     """Give the pipeline's commands in order; a setting that any of them refuses is refused before the first works."""
     assert ctx.parent is not None, "run is a subcommand"
+    if config is None:
+        text = "no ssl-recall.toml here; write one with ssl-recall init, or name it with --config"
+        raise SettingsError(text, "NO_CONFIG")
     commands = getattr(ctx.parent.command, "commands", {})
     shared = ["--run", str(folder), *(["--config", str(config)] if config else []), *(["--force"] if force else [])]
     steps = [(name, flags) for name, *flags in PIPELINE if baseline or "--no-ssl" not in flags]

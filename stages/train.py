@@ -50,15 +50,17 @@ def train(
     run: artifacts.RunOption = artifacts.DEFAULT_RUN,
     config: artifacts.ConfigOption = None,
     ssl: Annotated[bool, typer.Option(help="Train the self-supervised task too; --no-ssl goes to RUN/no-ssl/.")] = True,
-    ssl_weight: Annotated[float, typer.Option(min=0.0, help="alpha in L = L_main + alpha L_self.")] = 0.3,
+    ssl_weight: Annotated[float, typer.Option(min=0.0, max=1000.0, help="alpha in L = L_main + alpha L_self.")] = 0.3,
     ssl_batch_size: Annotated[int, typer.Option(min=2, help="Items drawn uniformly a step.")] = 512,
     ssl_temperature: Annotated[
-        float, typer.Option(min=0.001, help="Temperature of the self-supervised softmax.")
+        float, typer.Option(min=0.001, max=100.0, help="Temperature of the self-supervised softmax.")
     ] = 0.1,
     ssl_seed_per: Annotated[
         SeedPer, typer.Option(help="One variant of views a batch, as in the paper, or an item.")
     ] = SeedPer.BATCH,
-    temperature: Annotated[float, typer.Option(min=0.001, help="Temperature of the in-batch softmax.")] = 0.05,
+    temperature: Annotated[
+        float, typer.Option(min=0.001, max=100.0, help="Temperature of the in-batch softmax.")
+    ] = 0.05,
     logq: Annotated[bool, typer.Option(help="Take log p off the logits.")] = True,
     batch_size: Annotated[int, typer.Option(min=2, help="Interactions a step; their items are its negatives.")] = 1024,
     further_negatives: Annotated[
@@ -76,12 +78,12 @@ def train(
         SelectOn, typer.Option(help="The validation figure that picks the epoch; balanced: mean of head and tail.")
     ] = SelectOn.BALANCED,
     validation_queries: Annotated[int, typer.Option(min=1, help="Look at this many queries after each epoch.")] = 5000,
-    learning_rate: Annotated[float, typer.Option(min=1e-6, help="AdamW, on the perceptrons.")] = 0.001,
+    learning_rate: Annotated[float, typer.Option(min=1e-6, max=1000.0, help="AdamW, on the perceptrons.")] = 0.001,
     embedding_learning_rate: Annotated[
-        float, typer.Option(min=1e-6, help="Row-wise Adagrad, on the embeddings.")
+        float, typer.Option(min=1e-6, max=1000.0, help="Row-wise Adagrad, on the embeddings.")
     ] = 0.1,
     initial_accumulator: Annotated[
-        float, typer.Option(min=0.0, help="Of the row-wise Adagrad: rows with small gradients move little.")
+        float, typer.Option(min=0.0, max=1.0, help="Of the row-wise Adagrad: rows with small gradients move little.")
     ] = 1e-7,
     average_decay: Annotated[
         float,
