@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import artifacts, console, contract, models
-from .errors import InputError, NumberError
+from .errors import InputError, NumberError, SettingsError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -138,7 +138,10 @@ def _load(job: artifacts.Job, settings: dict[str, Any]) -> tuple["TrainingData",
     from ssl_recall import batches, losses, metrics, training, validation, views
 
     items, queries = models.tables(job)
-    log = models.log_of(job.read("train.parquet"), queries.rows)
+    taken = job.read("train.parquet")
+    if settings["history"] and "timestamp" not in taken.columns:
+        raise SettingsError("--history needs to know what came before: prepare with --timestamp", "NO_TIME")
+    log = models.log_of(taken, queries.rows)
     if len(log.items) < 2:
         raise InputError(f"train.parquet: {len(log.items)} interactions, two are the least to learn from", "TOO_FEW")
     popularity = job.read("popularity.parquet")

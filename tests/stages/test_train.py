@@ -135,3 +135,10 @@ def test_nothing_to_validate_on_is_refused(run: Path, tmp_path: Path) -> None:
     compute_popularity(run)
     with pytest.raises(InputError, match=r"validation\.parquet: empty"):
         train(run, ssl=False, **SMALL)
+
+
+def test_a_history_without_a_time_is_refused(run: Path, tmp_path: Path) -> None:
+    prepare(tmp_path / "log.parquet", tmp_path / "items.parquet", run=run)
+    compute_popularity(run)
+    with pytest.raises(SettingsError, match="--history needs to know what came before: prepare with --timestamp"):
+        train(run, ssl=False, history=3, **SMALL)
