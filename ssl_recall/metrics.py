@@ -15,12 +15,13 @@ def slices(counts: Tensor, head_share: float = HEAD_SHARE) -> dict[str, Tensor]:
     """Sort a catalogue by its training counts (N,): -> name -> (N,) bool.
 
     head: the `head_share` of all items with most interactions (equal ones by index); tail: all others, so also the
-    cold; cold: no training interaction. The tail is the paper's (Yao et al. 2021, section 4.5).
+    cold; cold: no training interaction; warm-tail: the tail without the cold. The tail is the paper's (Yao et al. 2021).
     """
     order = torch.argsort(counts, descending=True, stable=True)
     head = torch.zeros(len(counts), dtype=torch.bool, device=counts.device)
     head[order[: math.ceil(head_share * len(counts))]] = True
-    return {"all": torch.ones_like(head), "head": head, "tail": ~head, "cold": counts == 0}
+    cold = counts == 0
+    return {"all": torch.ones_like(head), "head": head, "tail": ~head, "cold": cold, "warm-tail": ~head & ~cold}
 
 
 def hits(recalled: Tensor, pair_rows: Tensor, pair_items: Tensor) -> Tensor:

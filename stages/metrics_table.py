@@ -7,7 +7,7 @@ from . import console
 if TYPE_CHECKING:
     import polars as pl
 
-SLICES = ("all", "head", "tail", "cold")
+SLICES = ("all", "head", "tail", "cold", "warm-tail")
 TITLES = {"most-popular": "most popular", "no-ssl": "no SSL", "ssl": "SSL"}
 
 
@@ -41,7 +41,7 @@ def show(frame: "pl.DataFrame", head_share: float, k: int = 50) -> None:
     console.out.print(
         f"recall@{k}: share of the test pairs whose item is among the {k} nearest of the whole catalogue, what the "
         f"query took before set aside [95 % interval over queries]\nhead: the {head_share:.0%} of all items with most "
-        "training interactions; tail: all others, with the cold; cold: none in training",
+        "training interactions; tail: all others; cold: those with none; warm-tail: the rest of the tail",
         style="dim",
     )
 

@@ -85,6 +85,7 @@ def test_head_and_tail_share_out_the_catalogue_and_no_tail_item_is_more_taken(co
     assert len(head) == math.ceil(share * len(counts))
     assert (found["head"] ^ found["tail"]).all()
     assert found["all"].all()
+    assert ((found["warm-tail"] ^ (found["cold"] & found["tail"])) == found["tail"]).all()
     assert found["cold"].tolist() == [count == 0 for count in counts]
     assert min(counts[i] for i in head) >= max((c for i, c in enumerate(counts) if i not in head), default=0)
 
