@@ -50,7 +50,7 @@ def train(
     run: artifacts.RunOption = artifacts.DEFAULT_RUN,
     config: artifacts.ConfigOption = None,
     ssl: Annotated[bool, typer.Option(help="Train the self-supervised task too; --no-ssl goes to RUN/no-ssl/.")] = True,
-    ssl_weight: Annotated[float, typer.Option(min=0.0, max=1000.0, help="alpha in L = L_main + alpha L_self.")] = 0.3,
+    ssl_weight: Annotated[float, typer.Option(min=0.0, max=1000.0, help="alpha in L = L_main + alpha L_self.")] = 0.1,
     ssl_batch_size: Annotated[int, typer.Option(min=2, help="Items drawn uniformly a step.")] = 512,
     ssl_temperature: Annotated[
         float, typer.Option(min=0.001, max=100.0, help="Temperature of the self-supervised softmax.")
@@ -94,7 +94,7 @@ def train(
         list[int] | None, typer.Option(min=1, help="Width of a hidden layer; repeatable. [default: 256]")
     ] = None,
     width: Annotated[int, typer.Option(min=1, help="Width of the vectors that are compared and exported.")] = 64,
-    id_dropout: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of ids hidden in the main task.")] = 0.0,
+    id_dropout: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of ids hidden in the main task.")] = 0.1,
     history: Annotated[int, typer.Option(min=0, help="Describe a query by the last n items it took, too.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="First weights and all draws.")] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
