@@ -15,7 +15,7 @@ def slices(counts: Tensor, head_share: float = HEAD_SHARE) -> dict[str, Tensor]:
     """Sort a catalogue by its training counts (N,): -> name -> (N,) bool.
 
     head: the `head_share` of all items with most interactions (equal ones by index); tail: all others, so also the
-    cold; cold: no training interaction; warm-tail: the tail without the cold. The tail is the paper's (Yao et al. 2021).
+    cold; cold: no training interaction; warm-tail: the tail without the cold. The tail is that of Yao et al.
     """
     order = torch.argsort(counts, descending=True, stable=True)
     head = torch.zeros(len(counts), dtype=torch.bool, device=counts.device)

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from . import events
+from . import events, tables
 from .errors import SettingsError
 from .feature_columns import CODE, EXCLUDE
 
@@ -15,13 +15,16 @@ ITEM_NAMES = re.compile(
     r"^(item|movie|product|article|sku|asin|book|track|video|song|business|app|doc|page)s?[_ ]?(id|key|code)?$", re.I
 )
 QUERY_NAMES = re.compile(
-    r"^(query|user|customer|household|session|visitor|member|account|client|reviewer|seed)s?[_ ]?(id|key|code)?$", re.I
+    r"^(query|user|u|customer|household|session|visitor|member|account|client|reviewer|seed)s?[_ ]?(id|key|code)?$",
+    re.I,
 )
-TIME_NAMES = re.compile(r"time|date|^ts$|_ts$|_at$|^at$", re.I)
+WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")  # of a_name, aName or A_NAME
+TIME_WORDS = {"time", "timestamp", "date", "datetime", "unixtime", "ts", "at"}
+LABEL_WORDS = {"id", "code", "key", "zip", "zipcode", "postcode"}  # numbers under such a name are no amounts
 WEIGHT_NAMES = re.compile(r"^(rating|weight|score|stars?|quantity|count|value|plays?|clicks?)s?$", re.I)
 MANY = 100  # distinct whole numbers from which they are taken for amounts and not for names
 NEAR_UNIQUE = 0.8
-SEPARATORS = ("|", ";")
+SEPARATORS = ("|", ";", ",")
 
 
 @dataclass(frozen=True)
@@ -31,9 +34,11 @@ class Guesses:
     query_id: str
     item_id: str
     timestamp: str | None
+    unusable_time: str | None  # a column named for times that is of no type of times
     weight: str | None
     min_weight: float
     queries_are_items: bool
+    described: float  # share of the interactions whose query stands in the table of queries, 1 where there is none
 
 
 def of_tables(log: "pl.DataFrame", items: "pl.DataFrame", queries: "pl.DataFrame | None") -> Guesses:
@@ -44,14 +49,10 @@ def of_tables(log: "pl.DataFrame", items: "pl.DataFrame", queries: "pl.DataFrame
     if queries is not None:
         query_id = _shared_id(log, queries, QUERY_NAMES, {item_id}, "queries")
     else:
-        others = [name for name in log.columns if name != item_id and _may_be_id(log[name])]
-        named = [name for name in others if QUERY_NAMES.match(name)]
-        if not named + others:
-            raise SettingsError("--interactions: no column can be the query's id (text or whole numbers)", "NO_IDS")
-        query_id = (named + others)[0]
+        query_id = _query_id(log, item_id)
     rest = [name for name in log.columns if name not in {query_id, item_id}]
-    times = [name for name in rest if log.schema[name].is_temporal() and log.schema[name] != pl.Duration]
-    times += [name for name in rest if TIME_NAMES.search(name) and log.schema[name].is_integer()]
+    times = sorted((name for name in rest if _holds_times(log[name])), key=lambda name: log.schema[name].is_integer())
+    unusable = [name for name in rest if _words(name) & TIME_WORDS and not _holds_times(log[name])]
     weights = [name for name in rest if WEIGHT_NAMES.match(name) and log.schema[name].is_numeric()]
     weight = weights[0] if weights else None
     middle = log[weight].cast(pl.Float64).drop_nulls().median() if weight else None
@@ -60,59 +61,109 @@ def of_tables(log: "pl.DataFrame", items: "pl.DataFrame", queries: "pl.DataFrame
         query_id,
         item_id,
         times[0] if times else None,
+        unusable[0] if unusable and not times else None,
         weight,
         least,
         events.are_items(log[query_id].drop_nulls(), items[item_id]),
+        1.0 if queries is None else _share_among(log[query_id], queries[query_id]),
     )
 
 
 def of_column(values: "pl.Series") -> tuple[str, str]:
-    """Guess what a column is, as a setting, and say what the guess rests on."""
-    from ssl_recall.features import Kind
-    from ssl_recall.vocabularies import guess_kind
+    """Guess what a column is, as a setting that prepare takes, and say what the guess rests on."""
+    import polars as pl
 
-    present = values.drop_nulls()
-    missing = f"{values.null_count() / max(len(values), 1):.1%} missing"
+    from ssl_recall.features import Kind
+    from ssl_recall.vocabularies import Column, NotFiniteError, clean, guess_kind
+
     if values.name.endswith(CODE) or values.name in {"item_id", "query_id"}:
         return EXCLUDE, "the artifacts use this name; rename the column to use it"
+    option = ""
     try:
-        kind = guess_kind(values.dtype)
+        floats = isinstance(values.dtype, pl.List) and values.dtype.inner.is_float()
+        kind = Kind.DENSE if floats else guess_kind(values.dtype)
+        try:
+            plain = clean(values, Column(values.name, kind))
+        except NotFiniteError:
+            option = ",nan=missing"
+            plain = clean(values, Column(values.name, kind, nan_is_missing=True))
     except ValueError as error:
         return EXCLUDE, str(error)
+    present = plain.drop_nulls()
+    missing = f"{plain.null_count() / max(len(plain), 1):.1%} missing" + (
+        ", NaN or infinity among them" if option else ""
+    )
     if kind is Kind.DENSE:
-        return kind, f"vectors of {getattr(values.dtype, 'size', 0)}, {missing}"
+        return kind + option, f"vectors of {getattr(plain.dtype, 'size', 0)}, {missing}"
     if kind is Kind.MULTI_VALUED:
         flat = present.explode(empty_as_null=True)
-        mean = flat.drop_nulls().len() / max(len(values), 1)
-        empty = int((values.list.len().fill_null(0) == 0).sum()) / max(len(values), 1)
-        return kind, f"{flat.n_unique():,} values, {mean:.1f} a row, {empty:.1%} missing"
+        return kind + option, f"{flat.n_unique():,} values, {len(flat) / max(len(plain), 1):.1f} a row, {missing}"
     distinct = present.n_unique()
     if distinct < 2:
         return EXCLUDE, f"{distinct} value{'' if distinct == 1 else 's'}"
-    if kind is Kind.NUMERIC:
-        setting = "numeric,nan=missing" if values.dtype.is_float() and bool(present.is_nan().any()) else "numeric"
-        return setting, f"{distinct:,} values, {missing}"
-    if values.dtype.is_integer() and distinct > MANY:
-        return Kind.NUMERIC, f"{distinct:,} values, {missing}"
-    if separator := _separator(present):
+    amounts = values.dtype.is_integer() and distinct > MANY and not _words(values.name) & LABEL_WORDS
+    if kind is Kind.NUMERIC or amounts:
+        return Kind.NUMERIC + option, f"{distinct:,} values, {missing}"
+    if values.dtype == pl.String and (separator := _separator(present)):
         return f"{Kind.MULTI_VALUED},separator={separator}", f"values joined by {separator!r}, {missing}"
     if distinct > NEAR_UNIQUE * len(present) and distinct > MANY:
         return EXCLUDE, f"{distinct:,} values in {len(present):,} rows: nearly every row has its own"
     return kind, f"{distinct:,} values, {missing}"
 
 
+def of_queries_column(values: "pl.Series", items: "pl.DataFrame") -> tuple[str, str]:
+    """Guess a column of queries that are items: what the items' column of its name is, so that both sides share it."""
+    own, why = of_column(values)
+    if values.dtype != items.schema.get(values.name):
+        return own, why
+    shared, _ = of_column(items[values.name])
+    return (own, why) if shared.partition(",")[0] == own.partition(",")[0] else (shared, "as in the items")
+
+
 def _separator(values: "pl.Series") -> str:
     """Find what joins the values of a list that a CSV file holds as text; nothing where nothing does."""
-    import polars as pl
-
-    if values.dtype != pl.String or not len(values):
-        return ""
     for separator in SEPARATORS:
         joined = values.str.contains(separator, literal=True)
-        parts = values.str.split(separator).explode(empty_as_null=True)
-        if int(joined.sum()) > 0.3 * len(values) and parts.n_unique() < NEAR_UNIQUE * len(parts):
+        parts = values.str.split(separator).explode(empty_as_null=True).str.strip_chars()
+        most = values.n_unique() / 2 if separator == "," else NEAR_UNIQUE * len(parts)  # commas stand in titles, too
+        if int(joined.sum()) > 0.3 * len(values) and parts.n_unique() < most:
             return separator
     return ""
+
+
+def _share_among(ids: "pl.Series", known: "pl.Series") -> float:
+    return int(tables.among(ids, known).sum()) / max(len(ids), 1) if tables.comparable(ids, known) else 0.0
+
+
+def _words(name: str) -> set[str]:
+    return {word.lower() for word in WORDS.findall(name)}
+
+
+def _holds_times(values: "pl.Series") -> bool:
+    """Tell whether a column of the interactions can order them; a number needs the name, and to be like an instant."""
+    import polars as pl
+
+    if values.null_count() > len(values) / 2 or values.n_unique() < 2:
+        return False
+    if isinstance(values.dtype, pl.Date | pl.Datetime):
+        return True
+    if not (values.dtype.is_integer() and _words(values.name) & TIME_WORDS):
+        return False
+    middle = float(values.cast(pl.Float64).drop_nulls().median() or 0.0)  # type: ignore[arg-type]
+    return values.name.lower() in TIME_WORDS or any(3e8 * unit <= middle <= 5e9 * unit for unit in tables.UNITS)
+
+
+def _query_id(log: "pl.DataFrame", item_id: str) -> str:
+    """Find the column that says who asked: by its name, else the one with most values, but not one a row."""
+    others = [
+        name
+        for name in log.columns
+        if name != item_id and _may_be_id(log[name]) and not (WEIGHT_NAMES.match(name) or _words(name) & TIME_WORDS)
+    ]
+    if not others:
+        raise SettingsError("--interactions: no column can be the query's id (text or whole numbers)", "NO_IDS")
+    counts = {name: log[name].n_unique() for name in others}
+    return min(others, key=lambda name: (not QUERY_NAMES.match(name), counts[name] == log.height, -counts[name]))
 
 
 def _may_be_id(values: "pl.Series") -> bool:

@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from .errors import SettingsError
 if TYPE_CHECKING:
     import polars as pl
 
+DESCRIBED = 0.5  # prepare refuses a log of which more is unknown
 BARE = re.compile(r"^[A-Za-z0-9_-]+$")
 SHOWN = {  # the settings of the other stages that a first-time user may want to change
     "compute_popularity": ("unseen_count",),
@@ -52,32 +54,46 @@ def init(
     log, catalogue = tables.read(interactions, "--interactions"), tables.read(items, "--items")
     asked = tables.read(queries, "--queries") if queries else None
     found = guesses.of_tables(log, catalogue, asked)
-    paths = {"interactions": interactions, "items": items} | ({"queries": queries} if queries else {})
     lines = [
         "# Settings of ssl-recall: one table a stage, the names of its flags. Guessed from your tables: check, then",
-        f"#   ssl-recall run --config {output}",
+        f"#   ssl-recall run --config {console.printable(str(output))}",
         f"run = {_text('runs/' + _name_of(interactions))}",
         "",
         "[prepare]",
-        *(f"{name} = {_text(str(path))}" for name, path in paths.items()),
+        f"interactions = {_text(str(interactions))}",
+        f"items = {_text(str(items))}",
+        *_queries(queries, found.described),
         *_columns(found, log),
         "",
         "[prepare.item_features]  # categorical, multi-valued, numeric, dense or exclude",
-        *_features(catalogue, found.item_id),
+        *_features(catalogue.drop(found.item_id), guesses.of_column),
     ]
-    if asked is not None:
-        lines += ["", "[prepare.query_features]", *_features(asked, found.query_id)]
+    if asked is not None and found.described >= DESCRIBED:
+        guess = partial(guesses.of_queries_column, items=catalogue) if found.queries_are_items else guesses.of_column
+        lines += ["", "[prepare.query_features]", *_features(asked.drop(found.query_id), guess)]
     lines += _defaults()
     with publish.replacing(output) as file:
         file.write(("\n".join(lines) + "\n").encode())
     console.out.print(f"{output}: look over the guesses, then run: ssl-recall run --config {output}", soft_wrap=True)
 
 
+def _queries(path: Path | None, described: float) -> Iterator[str]:
+    """Give the line of the queries' table, and how many interactions it would set aside; it is out where most."""
+    if path is not None and described >= DESCRIBED:
+        rest = f"  # {1 - described:.1%} of the interactions ask from elsewhere and are set aside"
+        yield f"queries = {_text(str(path))}{rest if described < 1 else ''}"
+    elif path is not None:
+        yield f"# queries = {_text(str(path))}  # left out: {1 - described:.1%} of the interactions ask from elsewhere"
+
+
 def _columns(found: "guesses.Guesses", log: "pl.DataFrame") -> Iterator[str]:
     """Give the lines that name the columns of the interactions."""
     yield f"query_id = {_text(found.query_id)}"
     yield f"item_id = {_text(found.item_id)}"
-    if found.timestamp is None:
+    if found.unusable_time is not None:
+        why = f"of type {log.schema[found.unusable_time]}, which does not order the rows: the split is by a seeded hash"
+        yield f"# timestamp = {_text(found.unusable_time)}  # {why}"
+    elif found.timestamp is None:
         yield '# timestamp = "..."  # no column of times found: the split is by a seeded hash of the pair'
     else:
         yield f"timestamp = {_text(found.timestamp)}  # the newest interactions are held out"
@@ -94,12 +110,11 @@ def _columns(found: "guesses.Guesses", log: "pl.DataFrame") -> Iterator[str]:
         yield f"# {name} = {value}"
 
 
-def _features(frame: "pl.DataFrame", id_name: str) -> Iterator[str]:
+def _features(frame: "pl.DataFrame", guess: "Callable[[pl.Series], tuple[str, str]]") -> Iterator[str]:
     """Give a line for each column: its kind, and what the guess rests on."""
-    for name in frame.columns:
-        if name != id_name:
-            kind, why = guesses.of_column(frame[name])
-            yield f"{_key(name)} = {_text(kind)}  # {console.printable(why)}"
+    for values in frame:
+        kind, why = guess(values)
+        yield f"{_key(values.name)} = {_text(kind)}  # {console.printable(why)}"
 
 
 def _defaults() -> Iterator[str]:

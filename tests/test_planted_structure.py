@@ -2,7 +2,8 @@
 
 Sixty groups of items. The popular items of a group say which group they are of, the rare ones only carry the group's
 words, and a shelf of items that nobody has taken carries both. A user takes items of one group. So the log alone cannot
-tell what the words mean; the catalogue can. With the words given to other items at random, it cannot either.
+tell what the words mean; the catalogue can. With the features given to other items at random, it cannot either. Both
+models hide ids in the main task, and both are trained until they stop learning.
 """
 
 from pathlib import Path
@@ -56,9 +57,9 @@ def tail_change(folder: Path, *, shuffled: bool) -> dict[str, float]:
     compute_popularity(run)
     compute_mi(run)
     build_views(run, transform=Transform.COMPLEMENTARY, value_dropout=0.0)
-    sizes = {"epochs": 12, "patience": 12, "batch_size": 256, "further_negatives": 64, "ssl_batch_size": 256}
+    sizes = {"epochs": 25, "patience": 25, "batch_size": 256, "further_negatives": 64, "ssl_batch_size": 256}
     for ssl in (True, False):
-        train(run, ssl=ssl, ssl_weight=1.0, **sizes)
+        train(run, ssl=ssl, ssl_weight=0.3, **sizes)
         export_embeddings(run, ssl=ssl)
     evaluate(run, k=[20], bootstrap=200)
     metrics = pl.read_parquet(run / "metrics.parquet").filter(model="ssl - no-ssl", slice="tail", metric="recall")
@@ -67,9 +68,11 @@ def tail_change(folder: Path, *, shuffled: bool) -> dict[str, float]:
 
 def test_self_supervision_recalls_the_tail_that_the_log_does_not_explain(tmp_path: Path) -> None:
     change = tail_change(tmp_path / "planted", shuffled=False)
-    assert change["value"] > 0.05
+    assert change["value"] > 0.1
     assert change["low"] > 0
 
 
 def test_with_shuffled_features_there_is_nothing_to_find(tmp_path: Path) -> None:
-    assert tail_change(tmp_path / "shuffled", shuffled=True)["low"] <= 0
+    change = tail_change(tmp_path / "shuffled", shuffled=True)
+    assert change["value"] < 0.05
+    assert change["low"] <= 0

@@ -1,0 +1,173 @@
+"""What init guesses of odd tables; whatever it guesses of a column, prepare takes."""
+
+import datetime as dt
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from stages import guesses
+from stages.cli import app
+from stages.errors import SettingsError
+
+NAN, INF = float("nan"), float("inf")
+N, R = 240, 1000
+SECONDS = 1_600_000_000
+
+
+def items(**columns: Any) -> pl.DataFrame:
+    return pl.DataFrame({"item_id": [f"i{n:03}" for n in range(N)], "colour": ["red", "blue"] * (N // 2), **columns})
+
+
+def log(**columns: Any) -> pl.DataFrame:
+    ids = {"user_id": [f"u{n % 40}" for n in range(R)], "item_id": [f"i{n * 7 % N:03}" for n in range(R)]}
+    return pl.DataFrame(ids | columns)
+
+
+def test_columns_of_the_log_by_hand() -> None:
+    found = guesses.of_tables(log(rating=[4.0] * R, ts=range(SECONDS, SECONDS + R)), items(), None)
+    assert found == guesses.Guesses("user_id", "item_id", "ts", None, "rating", 4.0, False, 1.0)
+
+
+EVERY = range(N)
+ODD: dict[str, tuple[pl.Series, str]] = {
+    "array of integers": (pl.Series([[1, 2]] * N, dtype=pl.Array(pl.Int64, 2)), "multi-valued"),
+    "array of floats": (pl.Series([[1.0, n] for n in EVERY], dtype=pl.Array(pl.Float32, 2)), "dense"),
+    "floats of one length": (pl.Series([[1.0, float(n)] for n in EVERY]), "dense"),
+    "floats of many lengths": (pl.Series([[1.0] * (n % 3) for n in EVERY]), "exclude"),
+    "NaN in a vector": (pl.Series([[NAN, 1.0], *[[1.0, 2.0]] * (N - 1)]), "dense,nan=missing"),
+    "NaN in a column": (pl.Series([NAN, *map(float, range(1, N))]), "numeric,nan=missing"),
+    "infinity in a column": (pl.Series([INF, *map(float, range(1, N))]), "numeric,nan=missing"),
+    "all NaN": (pl.Series([NAN] * N), "exclude"),
+    "all null": (pl.Series([None] * N, dtype=pl.Null), "exclude"),
+    "bytes": (pl.Series([b"x", b"y"] * (N // 2)), "exclude"),
+    "lists of bytes": (pl.Series([[b"x"], [b"y"]] * (N // 2)), "exclude"),
+    "structs": (pl.Series([{"a": n} for n in EVERY]), "exclude"),
+    "decimals": (pl.Series([n / 2 for n in EVERY]).cast(pl.Decimal(8, 1)), "numeric"),
+    "dates": (pl.Series([dt.date(2020, 1, 1 + n % 28) for n in EVERY]), "numeric"),
+    "price": (pl.Series([7 * n for n in EVERY]), "numeric"),
+    "year": (pl.Series([1950 + n % 70 for n in EVERY]), "categorical"),
+    "brand_id": (pl.Series([100 + n % 150 for n in EVERY]), "categorical"),
+    "zipCode": (pl.Series([10_000 + n for n in EVERY]), "exclude"),
+    "title": (pl.Series([f"The {n}, or: a tale" for n in EVERY]), "exclude"),
+    "by bars": (pl.Series(["a|b", "b", "c|a", None] * (N // 4)), "multi-valued,separator=|"),
+    "by commas": (
+        pl.Series([", ".join(x for i, x in enumerate("abcd") if n >> i & 1) for n in range(1, 16)] * 16),
+        "multi-valued,separator=,",
+    ),
+    "colour__code": (pl.Series(["x", "y"] * (N // 2)), "exclude"),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_column_is_guessed_from_its_type_name_and_values(name: str) -> None:
+    values, expected = ODD[name]
+    assert guesses.of_column(values.alias(name))[0] == expected
+
+
+@pytest.mark.parametrize("csv", [False, True])
+def test_prepare_takes_every_guess(tmp_path: Path, csv: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    columns = {name: values for name, (values, _) in ODD.items() if not (csv and nested(values))}
+    found = settings(log(), items(**columns), csv=csv)
+    result = CliRunner().invoke(app, ["prepare", "--config", "ssl-recall.toml", "--run", "run"])
+    assert result.exit_code == 0, result.exception
+    used = {name for name, kind in found["item_features"].items() if kind != "exclude"}
+    assert {*pl.read_parquet("run/features.parquet").filter(side="item")["feature"]} == {"item_id", *used}
+
+
+@pytest.mark.parametrize(
+    ("name", "times", "unusable"),
+    [
+        ("timestamp", range(R), False),
+        ("ts", range(SECONDS, SECONDS + R), False),
+        ("eventTime", range(SECONDS * 1000, SECONDS * 1000 + R), False),
+        ("day", [dt.date(2024, 1, 1 + n % 28) for n in range(R)], False),
+        ("watch_time", [n % 600 for n in range(R)], True),
+        ("candidate_count", range(SECONDS, SECONDS + R), None),
+        ("time", [dt.time(1, n % 60) for n in range(R)], True),
+        ("timestamp", [None] * (R - 1) + [SECONDS], True),
+        ("timestamp", [SECONDS] * R, True),
+        ("created_at", ["2024-01-01"] * R, True),
+        ("timestamp", [SECONDS + n / 2 for n in range(R)], True),
+    ],
+)
+def test_a_time_is_what_can_order_the_log(name: str, times: Any, unusable: bool | None) -> None:
+    found = guesses.of_tables(log(**{name: times}), items(), None)
+    assert found.timestamp == (name if unusable is False else None)
+    assert found.unusable_time == (name if unusable else None)
+
+
+def test_a_datetime_goes_before_a_number() -> None:
+    both = log(ts=range(SECONDS, SECONDS + R), at=[dt.datetime(2024, 1, 1) + dt.timedelta(hours=n) for n in range(R)])
+    assert guesses.of_tables(both, items(), None).timestamp == "at"
+
+
+def test_a_time_that_cannot_be_used_is_named_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings(log(created_at=["2024-01-01"] * R), items())
+    assert '# timestamp = "created_at"  # of type String, which' in Path("ssl-recall.toml").read_text()
+
+
+@pytest.mark.parametrize("name", ["reader", "uid", "userId", "buyer"])
+def test_the_query_is_no_time_no_weight_and_not_one_a_row(name: str) -> None:
+    others = {"timestamp": range(SECONDS, SECONDS + R), "count": range(R), "event": range(R), "channel": ["web"] * R}
+    table = pl.DataFrame(others).hstack(log().rename({"user_id": name}))
+    assert guesses.of_tables(table, items(), None).query_id == name
+
+
+def test_a_log_without_a_column_for_the_query_is_refused() -> None:
+    with pytest.raises(SettingsError, match="NO_IDS: --interactions: no column can be the query's id"):
+        guesses.of_tables(log().drop("user_id"), items(), None)
+
+
+def test_items_as_queries_take_a_column_as_the_items_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    catalogue = items(maker=[f"m{n % 120}" for n in EVERY], size=[n % 120 for n in EVERY], own=["x", "y"] * (N // 2))
+    asked = catalogue.head(110).rename({"item_id": "query_id"}).with_columns(own=pl.lit([0.5, 1.5]))
+    pairs = log().with_columns(query_id=pl.Series([f"i{n % 110:03}" for n in range(R)])).drop("user_id")
+    found = settings(pairs, catalogue, asked)
+    assert found["queries_are_items"] is True
+    assert found["item_features"] == {
+        "colour": "categorical",
+        "maker": "categorical",
+        "size": "numeric",
+        "own": "categorical",
+    }
+    assert found["query_features"] == found["item_features"] | {"own": "dense"}
+
+
+@pytest.mark.parametrize(("users", "line"), [(40, "queries = "), (30, "queries = "), (10, "# queries = ")])
+def test_a_table_of_few_of_the_queries_is_left_out(
+    tmp_path: Path, users: int, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = pl.DataFrame({"user_id": [f"u{n}" for n in range(users)], "age": ["a", "b"] * (users // 2)})
+    found = settings(log(), items(), asked)
+    written = next(text for text in Path("ssl-recall.toml").read_text().splitlines() if "queries = " in text)
+    assert written.startswith(line)
+    assert (f"{1 - users / 40:.1%} of the interactions ask from elsewhere" in written) == (users < 40)
+    assert ("query_features" in found) == (users >= 20)
+    assert CliRunner().invoke(app, ["prepare", "--config", "ssl-recall.toml", "--run", "run"]).exit_code == 0
+
+
+def settings(
+    interactions: pl.DataFrame, catalogue: pl.DataFrame, asked: pl.DataFrame | None = None, *, csv: bool = False
+) -> dict[str, Any]:
+    """What init writes for these tables, in the working directory."""
+    arguments = []
+    for name, frame in (("interactions", interactions), ("items", catalogue), ("queries", asked)):
+        if frame is not None:
+            path = Path(f"{name}.{'csv' if csv else 'parquet'}")
+            frame.write_csv(path) if csv else frame.write_parquet(path)
+            arguments += [f"--{name}", str(path)]
+    result = CliRunner().invoke(app, ["init", *arguments])
+    assert result.exit_code == 0, result.exception
+    return dict(tomllib.loads(Path("ssl-recall.toml").read_text())["prepare"])
+
+
+def nested(values: pl.Series) -> bool:
+    return values.dtype.is_nested() or values.dtype == pl.Binary
