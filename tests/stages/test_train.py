@@ -8,6 +8,8 @@ import polars as pl
 import pytest
 from safetensors.numpy import load_file
 
+from ssl_recall import training
+from stages import artifacts, models
 from stages.build_views import build_views
 from stages.compute_mi import compute_mi
 from stages.compute_popularity import compute_popularity
@@ -142,3 +144,23 @@ def test_a_history_without_a_time_is_refused(run: Path, tmp_path: Path) -> None:
     compute_popularity(run)
     with pytest.raises(SettingsError, match="--history needs to know what came before: prepare with --timestamp"):
         train(run, ssl=False, history=3, **SMALL)
+
+
+def test_an_exported_query_knows_what_it_took_up_to_the_test_and_nothing_later(run: Path) -> None:
+    train(run, **SMALL | {"history": 3})
+    export_embeddings(run)
+    exported = pl.read_parquet(run / "query_embeddings.parquet")["embedding"].to_numpy()
+    names = ("features", "items", "queries", "train", "validation", "test")
+    files = [*(f"{name}.parquet" for name in names), "model/weights.safetensors", "model/model.json"]
+    with artifacts.reading(run, files) as job:
+        items, queries = models.tables(job)
+        model, shape = models.load(job, "", items, queries)
+        logs = {name: job.read(f"{name}.parquet") for name in ("train", "validation", "test")}
+
+    def vectors(*parts: str) -> np.ndarray:
+        log = models.log_of(pl.concat([logs[part] for part in parts]), queries.rows)
+        return training.embed_queries(model, queries, log, items, shape["history"]).numpy()
+
+    np.testing.assert_allclose(exported, vectors("train", "validation"), atol=1e-6)
+    assert np.abs(exported - vectors("train")).max() > 1e-3
+    assert np.abs(exported - vectors("train", "validation", "test")).max() > 1e-3
