@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from . import batches, losses
-from .features import Bags, EncodedTable, Kind, bags_of, hide
+from .features import DEFAULT, Bags, EncodedTable, Kind, bags_of, hide
 from .optimisers import RowwiseAdagrad, RunningAverage
 from .towers import FeatureEmbeddings, Tower, TwoTower
 
@@ -23,7 +23,7 @@ class Views:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Everything a step reads, resident on the training device."""
+    """Everything a step reads, resident on the training device but for the pool that negatives are drawn from."""
 
     items: EncodedTable
     queries: EncodedTable
@@ -216,7 +216,7 @@ def drop_ids(bags: Bags, table: EncodedTable, rate: float, source: torch.Generat
     ids = first.view(-1, features)[:, table.kinds.index(Kind.ID)]
     drop = torch.rand(len(ids), generator=source) < rate
     codes = bags.codes.clone()
-    codes[ids[drop.to(ids.device)]] = 0
+    codes[ids[drop.to(ids.device)]] = DEFAULT
     return replace(bags, codes=codes)
 
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ssl_recall.features import EncodedTable, Kind
+from .features import EncodedTable, Kind
 
 if TYPE_CHECKING:
     import polars as pl

@@ -30,22 +30,10 @@ class ArtifactError(StageError):
     code = 4
 
 
-class ResourceError(StageError):
-    """Disk, memory or permission (exit 5)."""
-
-    code = 5
-
-
 class NumberError(StageError):
     """A loss or a weight is not finite (exit 6)."""
 
     code = 6
-
-
-class CheckpointError(StageError):
-    """A checkpoint cannot be used (exit 7)."""
-
-    code = 7
 
 
 class LockedError(StageError):

@@ -86,16 +86,16 @@ def _truth(job: artifacts.Job) -> Truth:
     test = job.read("test.parquet")
     if test.is_empty():
         raise InputError("test.parquet: empty, nothing to measure; raise --test-share of prepare", "TOO_FEW")
-    counts = torch.tensor(job.read("popularity.parquet")["count"].to_list())
+    counts = job.read("popularity.parquet")["count"].to_torch()
     held = models.log_of(test, int(test["query_index"].max() or 0) + 1)  # type: ignore[arg-type]
     queries, rows = held.queries.unique(return_inverse=True)
     before = pl.concat([job.read(name) for name in ("train.parquet", "validation.parquet")], how="diagonal")
     before = before.filter(pl.col("query_index").is_in(queries.tolist()))
-    renumbered = torch.searchsorted(queries, torch.tensor(before["query_index"].to_list(), dtype=torch.int64))
+    renumbered = torch.searchsorted(queries, before["query_index"].to_torch().long())
     order = torch.argsort(renumbered, stable=True)
     lengths = torch.bincount(renumbered, minlength=len(queries))
     offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-    taken = torch.tensor(before["item_index"].to_list(), dtype=torch.int64)[order]
+    taken = before["item_index"].to_torch().long()[order]
     return Truth(rows, held.items, queries, (offsets, taken), counts)
 
 

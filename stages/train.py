@@ -27,7 +27,7 @@ READS = (
 VIEWS = "views.parquet"
 WRITES = ("model/weights.safetensors", "model/model.json", "training.parquet")
 K = 50  # of the validation recall
-VALIDATION = 2  # the stream that draws the validation queries, beside the epochs'
+VALIDATION = -1  # in the place of an epoch: the stream that draws the validation queries
 
 
 class SeedPer(StrEnum):
@@ -38,12 +38,12 @@ class SeedPer(StrEnum):
 
 
 class SelectOn(StrEnum):
-    """The column of the curve that picks the epoch."""
+    """The slice whose validation recall picks the epoch; balanced is the mean of head and tail."""
 
-    BALANCED = "recall_balanced"
-    ALL = "recall"
-    TAIL = "recall_tail"
-    COLD = "recall_cold"
+    BALANCED = "balanced"
+    ALL = "all"
+    TAIL = "tail"
+    COLD = "cold"
 
 
 def train(
@@ -103,7 +103,7 @@ def train(
 ) -> None:
     """Train query and item towers: in-batch softmax with logQ, plus the self-supervised task on the item tower.
 
-    Reads features, items, queries, train, validation, popularity and views; writes model/ (safetensors and JSON) and
+    Reads features, items, queries, train, validation, popularity and (with SSL) views; writes model/ (safetensors and JSON) and
     training.parquet (the curve). The epoch with the best validation recall is kept. --no-ssl trains the same model
     without the self-supervised task, for comparison, into the sub-folder no-ssl/.
     """
@@ -145,14 +145,14 @@ def _load(job: artifacts.Job, settings: dict[str, Any]) -> tuple["TrainingData",
     if len(log.items) < 2:
         raise InputError(f"train.parquet: {len(log.items)} interactions, two are the least to learn from", "TOO_FEW")
     popularity = job.read("popularity.parquet")
-    log_p = torch.tensor(popularity["log_p"].to_list(), dtype=torch.float32)
+    log_p = popularity["log_p"].to_torch().float()
     masks = None
     if settings["ssl"]:
         masks = training.Views(*views.unpack(job.read(VIEWS), items.offsets, len(items.names)))
     held_out = models.log_of(job.read("validation.parquet"), queries.rows)
     if not len(held_out.items):
         raise InputError("validation.parquet: empty, nothing to pick the epoch by; raise --validation-share", "TOO_FEW")
-    counts = torch.tensor(popularity["count"].to_list())
+    counts = popularity["count"].to_torch()
     slices = metrics.slices(counts)
     drawn = batches.generator(settings["seed"], VALIDATION)
     sample = validation.sample(held_out.queries, held_out.items, slices, settings["validation_queries"], drawn)
@@ -181,6 +181,7 @@ def _fit(
     )
     average = optimisers.RunningAverage(training.dense_weights(model), settings["average_decay"])
     objective, seed = _objective(settings), settings["seed"]
+    figure = "recall" if settings["select_on"] == SelectOn.ALL else f"recall_{settings['select_on']}"
     curve: list[dict[str, Any]] = []
     best: dict[str, Any] = {}
     weights: dict[str, torch.Tensor] = {}
@@ -198,7 +199,7 @@ def _fit(
             with average.applied():
                 recall = validation.recall(model, data.items, data.queries, data.log, held_out, objective.history, K)
                 curve.append({"epoch": epoch, "steps": len(steps), **vars(training.mean_losses(steps)), **recall})
-                better = not best or curve[-1][settings["select_on"]] > best[settings["select_on"]]
+                better = not best or curve[-1][figure] > best[figure]
                 if better:
                     best = curve[-1]
                     weights = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
@@ -217,14 +218,8 @@ def _objective(settings: dict[str, Any]) -> "Objective":
         ssl = SelfSupervision(
             settings["ssl_weight"], settings["ssl_batch_size"], settings["ssl_temperature"], shared_seed=shared
         )
-    return Objective(
-        settings["batch_size"],
-        settings["temperature"],
-        settings["further_negatives"],
-        settings["id_dropout"],
-        settings["history"],
-        ssl,
-    )
+    names = ("batch_size", "temperature", "further_negatives", "id_dropout", "history")
+    return Objective(**{name: settings[name] for name in names}, ssl=ssl)
 
 
 def _curve(curve: list[dict[str, Any]], best: dict[str, Any]) -> "pl.DataFrame":

@@ -236,9 +236,7 @@ def test_every_refusal_has_its_exit_code_its_rule_and_one_line() -> None:
         "SettingsError": 2,
         "InputError": 3,
         "ArtifactError": 4,
-        "ResourceError": 5,
         "NumberError": 6,
-        "CheckpointError": 7,
         "LockedError": 75,
         "StageError": 70,
     }
