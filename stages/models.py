@@ -112,6 +112,6 @@ def load(
     except (ValueError, KeyError, RuntimeError, SafetensorError) as error:
         line = str(error).splitlines()[0]
         raise ArtifactError(
-            f"{job.run / folder}model: does not fit the tables ({line}); train again", "MODEL"
+            f"{job.run / folder}model: does not fit the tables ({line}); run: ssl-recall train --force", "MODEL"
         ) from None
     return model, about["shape"]
