@@ -104,8 +104,8 @@ def train(
     """Train query and item towers: in-batch softmax with logQ, plus the self-supervised task on the item tower.
 
     Reads features, items, queries, train, validation, popularity and (with SSL) views; writes model/ (safetensors and
-    JSON) and training.parquet (the curve). The epoch with the best validation recall is kept. --no-ssl trains the same model
-    without the self-supervised task, for comparison, into the sub-folder no-ssl/.
+    JSON) and training.parquet (the curve). The epoch with the best validation recall is kept. --no-ssl trains the same
+    model without the self-supervised task, for comparison, into the sub-folder no-ssl/.
     """
     settings = locals() | {"hidden": hidden or [256]}
     if not ssl:  # what the model without SSL does not use cannot make it stale
