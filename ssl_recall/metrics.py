@@ -21,6 +21,7 @@ def slices(counts: Tensor, head_share: float = HEAD_SHARE) -> dict[str, Tensor]:
     head = torch.zeros(len(counts), dtype=torch.bool, device=counts.device)
     head[order[: math.ceil(head_share * len(counts))]] = True
     cold = counts == 0
+    head &= ~cold  # where fewer items than that were ever taken, the head is those
     return {"all": torch.ones_like(head), "head": head, "tail": ~head, "cold": cold, "warm-tail": ~head & ~cold}
 
 

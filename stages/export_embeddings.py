@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import artifacts, console, contract, models, new_items, publish
-from .errors import SettingsError
+from .errors import NumberError, SettingsError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -101,7 +101,13 @@ def _export_new(job: artifacts.Job, folder: str, source: Path, target: Path, dev
 
 
 def _frame(ids: "pl.DataFrame", vectors: "Tensor") -> "pl.DataFrame":
+    """Lay vectors out beside their ids; a vector that is no number is not published."""
     import polars as pl
 
+    bad = int((~vectors.isfinite()).any(1).sum())
+    if bad:
+        raise NumberError(
+            f"{bad:,} of {len(vectors):,} vectors are not finite; run: ssl-recall train --force", "NON_FINITE"
+        )
     array = vectors.cpu().numpy()
     return ids.with_columns(embedding=pl.Series(array, dtype=pl.Array(pl.Float32, array.shape[1])))

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from ssl_recall import training
@@ -14,7 +15,7 @@ from stages.build_views import build_views
 from stages.compute_mi import compute_mi
 from stages.compute_popularity import compute_popularity
 from stages.errors import InputError, NumberError, SettingsError
-from stages.export_embeddings import export_embeddings
+from stages.export_embeddings import _frame, export_embeddings
 from stages.prepare import prepare
 from stages.train import SeedPer, SelectOn, train
 
@@ -164,3 +165,8 @@ def test_an_exported_query_knows_what_it_took_up_to_the_test_and_nothing_later(r
     np.testing.assert_allclose(exported, vectors("train", "validation"), atol=1e-6)
     assert np.abs(exported - vectors("train")).max() > 1e-3
     assert np.abs(exported - vectors("train", "validation", "test")).max() > 1e-3
+
+
+def test_a_vector_that_is_no_number_is_not_exported() -> None:
+    with pytest.raises(NumberError, match="1 of 2 vectors are not finite"):
+        _frame(pl.DataFrame({"item_id": ["a", "b"]}), torch.tensor([[1.0, 0.0], [float("nan"), 0.0]]))
