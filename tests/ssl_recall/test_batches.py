@@ -83,7 +83,7 @@ def test_generators_of_a_key_in_another_order_differ(key: list[int]) -> None:
 
 @pytest.mark.parametrize(("one", "other"), [((1, 2), (1, 2, 0)), ((1, 2), (1, 2, 0, 0)), ((2**32, 5), (0, 1, 5))])
 def test_keys_of_different_length_never_meet(one: tuple[int, ...], other: tuple[int, ...]) -> None:
-    """The order of epoch 2, of key (seed, 2), is no longer name of the stream that hides the ids of its step 0."""
+    """The order of epoch 2, of key (seed, 2), must not be drawn from the stream that hides the ids of its step 0."""
     assert stream(*one) != stream(*other)
 
 
