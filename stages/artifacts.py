@@ -15,8 +15,8 @@ from typing import IO, TYPE_CHECKING, Annotated, Self
 import typer
 
 from . import config as config_file
-from . import console, contract, manifest, publish
-from .errors import ArtifactError
+from . import console, contract, manifest, publish, sources
+from .errors import ArtifactError, StageError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -63,16 +63,6 @@ def is_planning() -> bool:
     return _plan.get() is not None
 
 
-def source_files(path: Path | str) -> list[Path]:
-    """List what a user's path names: a file, the Parquet and CSV files of a folder, or a glob; sorted."""
-    path = Path(path)
-    if path.is_dir():
-        return sorted(p for p in path.rglob("*") if p.suffix in {".parquet", ".csv"})
-    if path.exists():
-        return [path]
-    return sorted(p for p in Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))) if p.is_file())
-
-
 class Job:
     """One stage at work: holds the folder's lock, checks what it reads, publishes what it wrote on a clean exit.
 
@@ -112,6 +102,7 @@ class Job:
         self._started = time.monotonic()
         if self.reads and not self.run.exists():  # a mistyped --run is refused, not made
             self._stale()
+        self._new = not self.run.exists()
         self.run.mkdir(parents=True, exist_ok=True)
         self._lock = publish.lock(self.run)
         try:
@@ -123,7 +114,7 @@ class Job:
             elif reason not in (None, "never run"):
                 self._line(f"runs again: {reason}")
         except BaseException:
-            self._lock.close()
+            self._leave()
             raise
         return self
 
@@ -138,7 +129,15 @@ class Job:
         finally:
             for temporary in self._staged.values():
                 temporary.unlink(missing_ok=True)
-            self._lock.close()
+            self._leave()
+
+    def _leave(self) -> None:
+        """Give the lock back; a folder that was made for this stage and has nothing else in it goes, too."""
+        assert self._lock is not None
+        if self._new and [path.name for path in self.run.iterdir()] == [publish.LOCK]:
+            (self.run / publish.LOCK).unlink()
+            self.run.rmdir()
+        self._lock.close()
 
     def has(self, name: str) -> bool:
         """Tell whether an optional input is there."""
@@ -191,7 +190,7 @@ class Job:
         present = [name for name in self.optional if self._is_current(name)]
         self.inputs = {name: manifest.verified(self.run, self.manifest, name) for name in (*self.reads, *present)}
         for label, path in self.sources.items():
-            for number, file in enumerate(source_files(path)):
+            for number, file in enumerate(sources.needed(path, f"--{label}")):
                 self.inputs[f"{label}[{number}]"] = publish.sha256(file)
         return manifest.stale_reason(self.run, self.manifest, self.stage, self.settings, self.inputs, self.writes)
 
@@ -219,7 +218,7 @@ class Job:
         waits = [plan.to_be_written[name] for name in (*self.reads, *self.optional) if name in plan.to_be_written]
         try:
             reason = f"after {waits[0]}" if waits else self._stale()
-        except ArtifactError as error:
+        except StageError as error:
             reason = str(error)
         plan.stages.append((self.stage, reason))
         if reason is not None:

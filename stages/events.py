@@ -5,7 +5,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import tables
+from . import sources, tables
 from .errors import InputError, SettingsError
 
 if TYPE_CHECKING:
@@ -42,10 +42,9 @@ def read(path: Path, frame: "pl.DataFrame", known: "Tables", settings: dict[str,
     problems = tables.Problems(f"--interactions {path}")
     log = _columns(frame, settings, problems)
     if log.is_empty():
-        why = f"none of {frame.height:,} rows has the least weight" if frame.height else "no rows"
-        raise InputError(f"--interactions {path}: {why}", "TOO_FEW")
+        raise InputError(f"--interactions {path}: {_why_empty(frame, settings)}", "TOO_FEW")
     items = known.items.frame["item_id"]
-    if known.queries is None and settings["queries_are_items"] is not False and tables.is_csv(path):
+    if known.queries is None and settings["queries_are_items"] is not False and sources.is_csv(path):
         log = _asked_as_text(log, items, settings["query_id"], forced=bool(settings["queries_are_items"]))
     named = {name: log[name].alias(settings[name]) for name in log.columns}  # messages speak of the user's columns
     for side in ("query", "item"):
@@ -156,6 +155,16 @@ def _columns(frame: "pl.DataFrame", settings: dict[str, Any], problems: tables.P
                 f"{known.max()!s}); mend it, or --null-timestamp quarantine",
             )
     return log
+
+
+def _why_empty(frame: "pl.DataFrame", settings: dict[str, Any]) -> str:
+    if frame.is_empty():
+        return "no rows"
+    weights = frame[settings["weight"]]
+    found = f"{settings['weight']} goes from {weights.min()} to {weights.max()}"
+    return (
+        f"none of {frame.height:,} rows has the least weight, {settings['min_weight']:g}: {found}; lower --min-weight"
+    )
 
 
 def _asked_as_text(log: "pl.DataFrame", items: "pl.Series", title: str, *, forced: bool) -> "pl.DataFrame":

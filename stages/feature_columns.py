@@ -64,7 +64,8 @@ def declared(declarations: list[str], names: list[str], flag: str) -> dict[str, 
 def _mistake(kind: str, options: dict[str, str]) -> str:
     """Say what is wrong with a declared kind (none: the one of the type) or the values of its options."""
     if kind not in {"", *KINDS}:
-        return f"is of no kind {kind!r}: {', '.join(KINDS)}"
+        close = difflib.get_close_matches(kind, KINDS, n=1)
+        return f"is of no kind {kind!r}" + (f"; did you mean {close[0]!r}?" if close else f": {', '.join(KINDS)}")
     for key in NUMBERS:
         if key in options and not (options[key].isdecimal() and int(options[key])):
             return f"needs {key} of at least 1, has {options[key]!r}"

@@ -46,6 +46,9 @@ def of_tables(log: "pl.DataFrame", items: "pl.DataFrame", queries: "pl.DataFrame
     import polars as pl
 
     item_id = _shared_id(log, items, ITEM_NAMES, set(), "items")
+    if items[item_id].is_duplicated().any() and not log[item_id].is_duplicated().any():
+        text = f"--items holds {item_id} several times and --interactions each once; are the two tables swapped?"
+        raise SettingsError(text, "SWAPPED")
     if queries is not None:
         query_id = _shared_id(log, queries, QUERY_NAMES, {item_id}, "queries")
     else:

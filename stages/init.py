@@ -61,7 +61,7 @@ def init(
         "",
         "[prepare]",
         f"interactions = {_text(str(interactions))}",
-        f"items = {_text(str(items))}",
+        f"items = {_text(str(items))}{_without(catalogue[found.item_id])}",
         *_queries(queries, found.described),
         *_columns(found, log),
         "",
@@ -88,8 +88,8 @@ def _queries(path: Path | None, described: float) -> Iterator[str]:
 
 def _columns(found: "guesses.Guesses", log: "pl.DataFrame") -> Iterator[str]:
     """Give the lines that name the columns of the interactions."""
-    yield f"query_id = {_text(found.query_id)}"
-    yield f"item_id = {_text(found.item_id)}"
+    yield f"query_id = {_text(found.query_id)}{_without(log[found.query_id])}"
+    yield f"item_id = {_text(found.item_id)}{_without(log[found.item_id])}"
     if found.unusable_time is not None:
         why = f"of type {log.schema[found.unusable_time]}, which does not order the rows: the split is by a seeded hash"
         yield f"# timestamp = {_text(found.unusable_time)}  # {why}"
@@ -102,12 +102,18 @@ def _columns(found: "guesses.Guesses", log: "pl.DataFrame") -> Iterator[str]:
     if found.weight is None:
         yield '# weight = "..."'
     else:
-        yield f"weight = {_text(found.weight)}"
+        least, most = str(log[found.weight].min()), str(log[found.weight].max())
+        yield f"weight = {_text(found.weight)}  # from {least} to {most}; without min_weight a {least} was taken, too"
         yield f"# min_weight = {found.min_weight:g}  # keep interactions of at least this weight"
     yield f"queries_are_items = {str(found.queries_are_items).lower()}  # true: item to item, both sides share vectors"
     yield "use_query_id = true"
     for name, value in (("validation_share", 0.1), ("test_share", 0.1)):
         yield f"# {name} = {value}"
+
+
+def _without(ids: "pl.Series") -> str:
+    missing = ids.null_count()
+    return f"  # null in {missing:,} of {len(ids):,} rows: prepare refuses these, remove them" if missing else ""
 
 
 def _features(frame: "pl.DataFrame", guess: "Callable[[pl.Series], tuple[str, str]]") -> Iterator[str]:

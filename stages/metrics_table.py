@@ -1,12 +1,16 @@
 """metrics.parquet as a person reads it."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from . import console
 
 if TYPE_CHECKING:
     import polars as pl
 
+Figures = dict[tuple[str, str, str], dict[str, Any]]  # (model, slice, metric) -> its row
+FEW = 500  # test pairs under which a figure moves by more than what is looked for
+EASY = 0.1  # share of the catalogue from which a list is long
 SLICES = ("all", "head", "tail", "cold", "warm-tail")
 TITLES = {"most-popular": "most popular", "no-ssl": "no SSL", "ssl": "SSL"}
 
@@ -44,6 +48,20 @@ def show(frame: "pl.DataFrame", head_share: float, k: int = 50) -> None:
         "training interactions; tail: all others; cold: those with none; warm-tail: the rest of the tail",
         style="dim",
     )
+    for note in notes(figures, names, k):
+        console.out.print(f"note: {note}", style="yellow", soft_wrap=True)
+
+
+def notes(figures: Figures, names: list[str], k: int) -> Iterator[str]:
+    """Say what a reader of the table should know before believing it."""
+    pairs, items = figures[names[0], "all", "recall"]["n"], figures[names[0], "all", "coverage"]["n"]
+    popular, own = (figures[name, "all", "recall"]["value"] for name in ("most-popular", "ssl"))
+    if popular >= own:
+        yield "most popular is as good as the model, which has learned nothing or had nothing to learn from"
+    if pairs < FEW:
+        yield f"{pairs:,} test pairs are few: read the intervals, not the figures"
+    if k > EASY * items:
+        yield f"{k} of {items:,} items are a tenth of the catalogue or more, easy to be among; try a smaller --k"
 
 
 def _figure(row: dict[str, float | None], sign: str = "") -> str:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import artifacts, console, feature_columns, tables
+from . import artifacts, console, feature_columns, sources, tables
 
 if TYPE_CHECKING:
     import polars as pl
@@ -69,7 +69,7 @@ def _as_the_catalogue(frame: "pl.DataFrame", path: Path, id_name: str, known: "p
     """Take the ids of a CSV file, which has no types, for text where the catalogue's are."""
     import polars as pl
 
-    if known.dtype != pl.String or id_name not in frame.columns or not tables.is_csv(path):
+    if known.dtype != pl.String or id_name not in frame.columns or not sources.is_csv(path):
         return frame
     return frame.with_columns(pl.col(id_name).cast(pl.String))
 

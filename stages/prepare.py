@@ -114,4 +114,6 @@ def _warn(found: events.Events) -> None:
     for reason, count in found.quarantine.group_by("reason").len().sort("reason").iter_rows():
         console.warn(f"{count:,} interactions set aside ({count / total:.1%}): {reason}; see quarantine.parquet")
     if found.repeated:
-        console.warn(f"{found.repeated:,} interactions repeat a pair of query and item; the earliest is kept")
+        timed = "timestamp" in found.log.columns
+        which = "the earliest is kept" if timed else "one of each is kept"
+        console.warn(f"{found.repeated:,} interactions repeat a pair of query and item; {which}")

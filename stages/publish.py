@@ -12,6 +12,7 @@ from typing import IO
 
 from .errors import LockedError, SettingsError
 
+LOCK = ".lock"
 TEMPORARY = re.compile(r"^\..+\.\d+\.tmp$")
 
 
@@ -58,7 +59,7 @@ def replacing(target: Path) -> Iterator[IO[bytes]]:
 
 def lock(folder: Path) -> IO[str]:
     """Take a folder's lock until the file is closed; one left by a dead process is free. Raises LockedError."""
-    path = folder / ".lock"
+    path = folder / LOCK
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     except OSError:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -52,7 +52,14 @@ def steps_of(
     shared = ["--run", str(folder), *(["--config", str(config)] if config else []), *(["--force"] if force else [])]
     steps = [(name, flags) for name, *flags in PIPELINE if baseline or "--no-ssl" not in flags]
     contexts = [commands[name].make_context(name, [*shared, *flags], parent=ctx.parent) for name, flags in steps]
+    _agree({name: context.params for (name, _), context in zip(steps, contexts, strict=True)})
     return [partial(_invoke, context) for context in contexts]
+
+
+def _agree(settings: dict[str, dict[str, Any]]) -> None:
+    """Refuse at once what a later stage would refuse after the work of the earlier ones."""
+    if settings["train"]["history"] and settings["prepare"]["timestamp"] is None:
+        raise SettingsError("[train] history needs to know what came before: give timestamp under [prepare]", "NO_TIME")
 
 
 def _invoke(context: typer.Context) -> None:

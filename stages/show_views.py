@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from ssl_recall.features import EncodedTable
 
 READS = ("features.parquet", "vocabulary.parquet", "items.parquet", "views.parquet")
-HIDDEN = "default"
+HIDDEN, MISSING = "default", "(missing)"
 
 
 def show_views(
     item: Annotated[str, typer.Argument(metavar="ITEM", help="An item id of the catalogue.")],
     run: artifacts.RunOption = artifacts.DEFAULT_RUN,
     config: artifacts.ConfigOption = None,  # noqa: ARG001 - read by its callback
+    variant: Annotated[int | None, typer.Option(min=0, help="Only this variant. [default: all]")] = None,
 ) -> None:
     """Print the pairs of views of one item in words, a table a variant; what is hidden reads `default`.
 
@@ -40,12 +41,16 @@ def show_views(
             raise SettingsError(f"no item {item!r} in the catalogue; {_nearest(item, items)}", "UNKNOWN_ITEM")
         table = features.encoded_table(row, described)
         own = job.read("views.parquet").filter(pl.col("item_id") == row["item_id"][0])
+        if variant is not None:
+            if variant not in own["variant"]:
+                raise SettingsError(f"--variant {variant}: there are 0 to {own['variant'].n_unique() - 1}", "VARIANT")
+            own = own.filter(pl.col("variant") == variant)
         keep_a, keep_b = views.unpack(own, table.offsets, len(table.names))
         words = _words(table, job.read("vocabulary.parquet"))
 
         came = [_as_came(row[name][0]) for name in table.names]
-        for number, (variant, seed) in enumerate(own.select("variant", "seed_feature").rows()):
-            title = f"variant {variant}" + (f", seed feature {seed}" if seed is not None else "")
+        for number, (shown, seed) in enumerate(own.select("variant", "seed_feature").rows()):
+            title = f"variant {shown}" + (f", seed feature {seed}" if seed is not None else "")
             sides = [_view(words, table, keep[number].tolist()) for keep in (keep_a, keep_b)]
             console.out.print(_side_by_side(title, table.names, came, *sides))
 
@@ -96,7 +101,7 @@ def _as_came(value: object) -> str:
         if value.dtype.is_float():
             return f"{len(value)} numbers"
         value = ", ".join(map(str, value.drop_nulls()))
-    return "" if value is None else str(value)
+    return MISSING if value is None or value == "" else str(value)
 
 
 def _side_by_side(title: str, features: tuple[str, ...], *columns: list[str]) -> "Table":
@@ -105,5 +110,7 @@ def _side_by_side(title: str, features: tuple[str, ...], *columns: list[str]) ->
 
     table = Table("feature", "item", "view a", "view b", title=Text(console.printable(title)), title_justify="left")
     for cells in zip(features, *columns, strict=True):
-        table.add_row(*(Text(console.printable(cell), style="dim" if cell == HIDDEN else "") for cell in cells))
+        table.add_row(
+            *(Text(console.printable(cell), style="dim" if cell in (HIDDEN, MISSING) else "") for cell in cells)
+        )
     return table

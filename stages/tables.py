@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import artifacts
-from .errors import InputError, SettingsError
+from . import sources
+from .errors import InputError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -46,16 +46,15 @@ def read(path: Path, flag: str, ids: Sequence[str] = ()) -> "pl.DataFrame":
     """
     import polars as pl
 
-    files = artifacts.source_files(path)
-    if not files:
-        raise SettingsError(f"{flag} {path}: no Parquet or CSV file there", "NO_FILE")
+    files = sources.needed(path, flag)
     try:
-        if is_csv(path):
-            frame = pl.scan_csv(files, try_parse_dates=True, infer_schema_length=None).collect()
+        if sources.is_csv(path):
+            separator = _separator(files[0])
+            frame = pl.scan_csv(files, separator=separator, try_parse_dates=True, infer_schema_length=None).collect()
             doubtful = [
                 c for c, dtype in frame.schema.items() if dtype.is_integer() or (c in ids and dtype != pl.String)
             ]
-            as_written = pl.scan_csv(files, infer_schema=False).select(doubtful).collect()
+            as_written = pl.scan_csv(files, separator=separator, infer_schema=False).select(doubtful).collect()
             frame = frame.with_columns(text for text in as_written if not is_whole(text))
         else:
             frame = pl.concat([pl.read_parquet(file) for file in files])
@@ -64,9 +63,11 @@ def read(path: Path, flag: str, ids: Sequence[str] = ()) -> "pl.DataFrame":
     return frame.with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String))
 
 
-def is_csv(path: Path) -> bool:
-    """Tell whether a user's path names CSV files."""
-    return all(file.suffix == ".csv" for file in artifacts.source_files(path))
+def _separator(file: Path) -> str:
+    """Find what separates the columns of a CSV file: of comma, semicolon and tab the one its first line has most of."""
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        first = lines.readline(100_000)
+    return max(",;\t", key=first.count)
 
 
 def is_whole(texts: "pl.Series") -> bool:
@@ -85,7 +86,7 @@ def read_all(paths: dict[str, Path], id_columns: dict[str, str]) -> "dict[str, p
         pair = [name for name in ("interactions", SIDES[side]) if name in frames and column in frames[name].columns]
         if any(frames[name][column].dtype == pl.String for name in pair):
             for name in pair:
-                if is_csv(paths[name]):
+                if sources.is_csv(paths[name]):
                     frames[name] = frames[name].with_columns(pl.col(column).cast(pl.String))
     return frames
 
@@ -109,15 +110,19 @@ def check_ids(ids: "pl.Series", flag: str, problems: Problems, *, unique: bool) 
         return
     null = ids.is_null()
     if null.any():
-        problems.add("NULL_ID", f"{ids.name} is null in {_rows(null)}")
+        problems.add("NULL_ID", f"{ids.name} is null in {_rows(null)}; remove these rows or give them an id")
     if ids.dtype == pl.String:
         blank = ids.str.strip_chars() == ""
         if blank.any():
-            problems.add("EMPTY_ID", f"{ids.name} is empty or blank in {_rows(blank)}")
+            problems.add(
+                "EMPTY_ID", f"{ids.name} is empty or blank in {_rows(blank)}; remove these rows or give them an id"
+            )
     if unique and (twice := ids.drop_nulls().filter(ids.drop_nulls().is_duplicated())).len():
         names = twice.unique().sort().head(EXAMPLES).to_list()
         rule = "DUP_" + flag.strip("-").replace("-", "_").upper()
-        problems.add(rule, f"{twice.n_unique():,} of the {ids.name} stand in several rows, such as {names}")
+        problems.add(
+            rule, f"{twice.n_unique():,} of the {ids.name} stand in several rows, such as {names}; keep one row of each"
+        )
 
 
 def comparable(ids: "pl.Series", others: "pl.Series") -> bool:
@@ -175,4 +180,4 @@ def check_times(times: "pl.Series", problems: Problems) -> None:
 def _rows(mask: "pl.Series") -> str:
     at = mask.fill_null(False).arg_true()
     shown = at.to_list() if len(at) <= EXAMPLES else [*at.head(EXAMPLES - 1).to_list(), at[-1]]
-    return f"{len(at):,} rows, such as {shown}"
+    return f"{len(at):,} rows, such as {shown} (the first is 0)"

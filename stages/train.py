@@ -27,6 +27,7 @@ READS = (
 VIEWS = "views.parquet"
 WRITES = ("model/weights.safetensors", "model/model.json", "training.parquet")
 K = 50  # of the validation recall
+FEW = 500  # steps in all under which a model has hardly left its first weights
 VALIDATION = -1  # in the place of an epoch: the stream that draws the validation queries
 
 
@@ -121,6 +122,7 @@ def train(
 
         torch.set_num_threads(threads)
         data, held_out = _load(job, settings)
+        _warn_of_few_steps(len(data.log.items), settings)
         model = models.build(data.items, data.queries, job.read("features.parquet"), settings)
         curve, best = _fit(model, data, held_out, settings, models.device_of(device), stage)
         models.save(job, folder, model, settings, best)
@@ -161,6 +163,20 @@ def _load(job: artifacts.Job, settings: dict[str, Any]) -> tuple["TrainingData",
     log_q = losses.mixture(log_p, pool.probabilities(len(counts)), batch, extra)
     corrected = log_q if settings["logq"] else torch.zeros_like(log_q)
     return training.TrainingData(items, queries, log, corrected, pool, masks), sample
+
+
+def _warn_of_few_steps(rows: int, settings: dict[str, Any]) -> None:
+    """Say when a small log leaves so few steps that nothing can be learned, and what would leave more."""
+    steps = max(rows // settings["batch_size"], 1)
+    if steps * settings["epochs"] >= FEW:
+        return
+    size = max(32, 2 ** ((rows // 20).bit_length() - 1)) if rows >= 20 else 32
+    size = min(size, settings["batch_size"])
+    epochs = max(settings["epochs"], -(-2 * FEW // max(rows // size, 1)))
+    console.warn(
+        f"{rows:,} interactions are {steps} steps an epoch at --batch-size {settings['batch_size']}, "
+        f"{steps * settings['epochs']} in all: too few to learn from; try --batch-size {size} --epochs {epochs}"
+    )
 
 
 def _fit(

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from stages import metrics_table
 from stages.artifacts import Job
 from stages.errors import ArtifactError, InputError
 from stages.evaluate import evaluate
@@ -152,3 +153,22 @@ def test_a_changed_vector_file_is_refused(run: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(ArtifactError, match=r"run: ssl-recall export-embeddings"):
         evaluate(run)
+
+
+def test_what_makes_a_table_hard_to_believe_is_said_under_it(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate(run, k=[5])
+    shown = capsys.readouterr().out
+    assert "note: 36 test pairs are few: read the intervals, not the figures" in shown
+    assert "note: 5 of 40 items are a tenth of the catalogue or more" in shown
+
+
+@pytest.mark.parametrize(("popular", "pairs", "k", "notes"), [(0.1, 9999, 10, 0), (0.2, 9999, 10, 1), (0.1, 9, 50, 2)])
+def test_a_sound_table_has_no_notes(popular: float, pairs: int, k: int, notes: int) -> None:
+    figures = {
+        ("most-popular", "all", "recall"): {"value": popular, "n": pairs},
+        ("most-popular", "all", "coverage"): {"n": 200},
+        ("ssl", "all", "recall"): {"value": 0.2},
+    }
+    found = list(metrics_table.notes(figures, ["most-popular", "ssl"], k))
+    assert len(found) == notes
+    assert any(note.startswith("most popular is as good") for note in found) == (popular == 0.2)

@@ -149,3 +149,46 @@ def test_tables_without_a_common_column_are_refused(tmp_path: Path) -> None:
     pl.read_parquet(paths["items"]).rename({"movieId": "code"}).write_parquet(paths["items"])
     with pytest.raises(SettingsError, match="name the id columns alike"):
         init(**paths, output=tmp_path / "settings.toml")
+
+
+def test_ids_that_are_missing_are_said_where_the_column_is_named(tmp_path: Path) -> None:
+    paths = write(tmp_path)
+    log, items = (pl.read_parquet(paths[name]) for name in ("interactions", "items"))
+    log.with_columns(pl.when(pl.int_range(pl.len()) > 2).then("userId")).write_parquet(paths["interactions"])
+    items.with_columns(pl.when(pl.int_range(pl.len()) > 0).then("movieId")).write_parquet(paths["items"])
+    init(**paths, output=tmp_path / "settings.toml")
+    lines = (tmp_path / "settings.toml").read_text().splitlines()
+    assert 'query_id = "userId"  # null in 3 of 900 rows: prepare refuses these, remove them' in lines
+    assert any(line.startswith("items = ") and "null in 1 of 150 rows" in line for line in lines)
+
+
+def test_ratings_without_a_threshold_are_warned_of(tmp_path: Path) -> None:
+    init(**write(tmp_path), output=tmp_path / "settings.toml")
+    text = (tmp_path / "settings.toml").read_text()
+    assert 'weight = "rating"  # from 0.5 to 5.0; without min_weight a 0.5 was taken, too' in text
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_a_csv_file_may_be_cut_by_something_else_than_a_comma(tmp_path: Path, separator: str) -> None:
+    paths = write(tmp_path, csv=True)
+    init(**paths, output=tmp_path / "comma.toml")
+    for path in paths.values():
+        pl.read_csv(path).write_csv(path, separator=separator)
+    init(**paths, output=tmp_path / "tab.toml")
+    assert (tmp_path / "tab.toml").read_text().replace("tab.toml", "comma.toml") == (
+        tmp_path / "comma.toml"
+    ).read_text()
+
+
+def test_swapped_tables_are_noticed(tmp_path: Path) -> None:
+    paths = write(tmp_path)
+    with pytest.raises(SettingsError, match=r"SWAPPED: .*are the two tables swapped\?"):
+        init(paths["items"], paths["interactions"], output=tmp_path / "settings.toml")
+
+
+def test_a_mistyped_path_is_answered_with_the_nearest(tmp_path: Path) -> None:
+    paths = write(tmp_path)
+    with pytest.raises(SettingsError, match=r"no Parquet or CSV file there; did you mean .*/items\.parquet\?"):
+        init(paths["interactions"], tmp_path / "item.parquet", output=tmp_path / "settings.toml")
+    with pytest.raises(SettingsError, match=r"no Parquet or CSV file there; there is no folder .*/nowhere"):
+        init(paths["interactions"], tmp_path / "nowhere" / "items.parquet", output=tmp_path / "settings.toml")

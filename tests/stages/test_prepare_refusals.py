@@ -15,6 +15,7 @@ from stages.prepare import prepare
 Prepared = Callable[..., dict[str, pl.DataFrame]]
 ITEMS = pl.DataFrame({"item_id": ["a", "b", "c", "d"], "colour": ["red", "blue", "red", None]})
 LOG = pl.DataFrame({"query_id": ["u", "u", "v", "v", "w"], "item_id": ["b", "a", "a", "c", "a"]})
+MEND = "(the first is 0); remove these rows or give them an id"
 NAN, INF = float("nan"), float("inf")
 
 
@@ -33,7 +34,7 @@ def refused(tmp_path: Path, prepared: Prepared) -> Callable[..., str]:
             prepared(log, items, queries, **settings)
         assert caught.value.code == {InputError: 3, SettingsError: 2}[kind]  # type: ignore[attr-defined]
         assert str(caught.value).startswith(f"{caught.value.rule}: ")  # type: ignore[attr-defined]
-        assert {path.name for path in (tmp_path / "run").iterdir()} == {".lock"}
+        assert not (tmp_path / "run").exists()
         return str(caught.value)
 
     return call
@@ -46,7 +47,7 @@ def test_ids_given_twice_are_counted_with_five_examples(tmp_path: Path, refused:
     items = pl.DataFrame({"item_id": [f"i{n % 7}" for n in range(10)] + ["x"] * 3 + [f"y{n // 2}" for n in range(6)]})
     assert refused(items=items) == (
         f"DUP_ITEM_ID: --items {tmp_path}/items.parquet: 7 of the item_id stand in several rows, "
-        "such as ['i0', 'i1', 'i2', 'x', 'y0']"
+        "such as ['i0', 'i1', 'i2', 'x', 'y0']; keep one row of each"
     )
 
 
@@ -67,16 +68,16 @@ def test_a_blank_id_is_refused_with_its_row(refused: Refused, at: int, blank: st
     )
     column = "item_id" if table == "items" else "query_id"
     assert found.startswith("EMPTY_ID: ")
-    assert found.endswith(f": {column} is empty or blank in 1 rows, such as [{at}]")
+    assert found.endswith(f": {column} is empty or blank in 1 rows, such as [{at}] {MEND}")
 
 
 @pytest.mark.parametrize("at", [0, 3, 8])
 @pytest.mark.parametrize("dtype", [pl.String, pl.Int64])
 def test_a_null_id_is_refused_with_its_row(refused: Refused, at: int, dtype: Any) -> None:
     ids = pl.Series([None if n == at else n for n in range(9)]).cast(dtype)
-    assert refused(items=pl.DataFrame({"item_id": ids})).endswith(f"item_id is null in 1 rows, such as [{at}]")
+    assert refused(items=pl.DataFrame({"item_id": ids})).endswith(f"item_id is null in 1 rows, such as [{at}] {MEND}")
     log = pl.DataFrame({"query_id": ids, "item_id": ["a"] * 9})
-    assert refused(log=log, queries_are_items=False).endswith(f": query_id is null in 1 rows, such as [{at}]")
+    assert refused(log=log, queries_are_items=False).endswith(f": query_id is null in 1 rows, such as [{at}] {MEND}")
 
 
 def test_of_many_rows_the_first_ones_and_the_last_are_named(refused: Refused) -> None:
@@ -220,7 +221,7 @@ def test_an_empty_log_is_refused(refused: Refused) -> None:
     assert message.startswith("TOO_FEW: --interactions ")
     assert message.endswith("interactions.parquet: no rows")
     light = refused(LOG.with_columns(w=1.0), weight="w", min_weight=2.0)
-    assert light.endswith("none of 5 rows has the least weight")
+    assert light.endswith("none of 5 rows has the least weight, 2: w goes from 1.0 to 1.0; lower --min-weight")
 
 
 def test_a_column_that_is_not_there_is_refused_with_the_nearest(refused: Refused) -> None:
@@ -247,10 +248,7 @@ def test_a_weight_that_is_no_number_is_refused(refused: Refused) -> None:
         ("colour", "--item-feature 'colour' is not NAME=KIND"),
         ("color=categorical", "--item-feature: no column 'color'; did you mean 'colour'?"),
         ("nothing=categorical", "--item-feature: no column 'nothing'"),
-        (
-            "colour=categorial",
-            "column 'colour' is of no kind 'categorial': categorical, multi-valued, numeric, dense, ",
-        ),
+        ("colour=categorial", "column 'colour' is of no kind 'categorial'; did you mean 'categorical'?"),
         ("colour=id", "column 'colour' is of no kind 'id': categorical, multi-valued, numeric, dense, exclude"),
         ("colour=categorical,mincount=2", "has no option 'mincount'; options: buckets, max_values, min_count"),
         ("colour=categorical,min_count=0", "column 'colour' needs min_count of at least 1, has '0'"),

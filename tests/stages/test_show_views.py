@@ -103,3 +103,14 @@ def test_control_characters_of_an_item_do_not_reach_the_terminal(
     capsys.readouterr()
     show_views("a", shown)
     assert "\\x1b[31m[/red]" in capsys.readouterr().out
+
+
+def test_one_variant_is_shown_where_it_is_asked_for(shown: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build_views(shown, variants=3)
+    capsys.readouterr()
+    show_views("a", shown, variant=1)
+    output = capsys.readouterr().out
+    assert "variant 1" in output
+    assert output.count("variant") == 1
+    with pytest.raises(SettingsError, match="VARIANT: --variant 3: there are 0 to 2"):
+        show_views("a", shown, variant=3)

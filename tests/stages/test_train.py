@@ -1,6 +1,7 @@
 """train: from the artifacts to a model, and back."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -170,3 +171,15 @@ def test_an_exported_query_knows_what_it_took_up_to_the_test_and_nothing_later(r
 def test_a_vector_that_is_no_number_is_not_exported() -> None:
     with pytest.raises(NumberError, match="1 of 2 vectors are not finite"):
         _frame(pl.DataFrame({"item_id": ["a", "b"]}), torch.tensor([[1.0, 0.0], [float("nan"), 0.0]]))
+
+
+def test_a_log_of_few_steps_is_warned_of_with_what_would_help(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(run, **SMALL)
+    rows = pl.read_parquet(run / "train.parquet").height
+    error = capsys.readouterr().err
+    assert f"{rows} interactions are 1 steps an epoch at --batch-size 64, 2 in all: too few to learn from" in error
+    tried = re.search(r"try --batch-size (\d+) --epochs (\d+)", error)
+    assert tried is not None
+    assert (rows // int(tried[1])) * int(tried[2]) >= 1000
+    train(run, **SMALL | {"batch_size": int(tried[1]), "epochs": int(tried[2]), "patience": 1})
+    assert "too few" not in capsys.readouterr().err

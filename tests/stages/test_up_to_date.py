@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages import artifacts
+from stages import artifacts, sources
 from stages.artifacts import Job
 
 POPULARITY = pl.DataFrame({"item_id": ["a", "b"], "count": [3, 1], "p": [0.75, 0.25], "log_p": [-0.288, -1.386]})
@@ -252,7 +252,7 @@ def test_a_path_is_a_file_a_folder_or_a_glob(tmp_path: Path, monkeypatch: pytest
         (tmp_path / name).write_bytes(b"x")
 
     def found(path: Path | str) -> list[str]:
-        return [str(file) for file in artifacts.source_files(path)]
+        return [str(file) for file in sources.files_of(Path(path))]
 
     monkeypatch.chdir(tmp_path)
     assert found("b.parquet") == ["b.parquet"]
