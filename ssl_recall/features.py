@@ -66,6 +66,11 @@ class Bags:
     values: Tensor  # (R,) int64, where each value stands in the table
     dense: dict[str, Tensor]  # per dense feature (B, W)
 
+    @property
+    def starts(self) -> Tensor:
+        """Where each bag begins among the codes: (B * K,) int64."""
+        return torch.cumsum(self.lengths, 0) - self.lengths
+
 
 def encoded_table(frame: "pl.DataFrame", features: "pl.DataFrame") -> EncodedTable:
     """Collect the `__code` columns of a table, with the rows of features.parquet that describe them."""
@@ -105,8 +110,7 @@ def hide(bags: Bags, keep: Tensor) -> Bags:
     """Drop the values that a view does not keep, keep is (R,) bool; a bag that loses all of them holds the default."""
     bag = torch.repeat_interleave(torch.arange(len(bags.lengths), device=keep.device), bags.lengths)
     kept = torch.zeros_like(bags.lengths).index_add_(0, bag, keep.long())
-    first = torch.cumsum(bags.lengths, 0) - bags.lengths
-    emptied = first[kept == 0]  # the first value of an emptied bag stays, as the default
+    emptied = bags.starts[kept == 0]  # the first value of an emptied bag stays, as the default
     codes, stays = bags.codes.clone(), keep.clone()
     codes[emptied] = DEFAULT
     stays[emptied] = True

@@ -32,8 +32,7 @@ class FeatureEmbeddings(nn.Module):
         features = len(starts)
         start = starts.repeat(len(bags.lengths) // features)
         codes = bags.codes + torch.repeat_interleave(start, bags.lengths)
-        offsets = torch.cumsum(bags.lengths, 0) - bags.lengths
-        pooled = F.embedding_bag(codes, self.weight, offsets, mode="mean", sparse=True)
+        pooled = F.embedding_bag(codes, self.weight, bags.starts, mode="mean", sparse=True)
         return pooled.view(-1, features, self.width)
 
 
@@ -85,8 +84,7 @@ class Tower(nn.Module):
 
     def _add_dense(self, pooled: Tensor, bags: Bags) -> Tensor:
         """Add the projected vector where a dense feature is present and not hidden; elsewhere its default stands."""
-        first = torch.cumsum(bags.lengths, 0) - bags.lengths
-        code = bags.codes[first].view(-1, len(self.starts))
+        code = bags.codes[bags.starts].view(-1, len(self.starts))
         parts = list(pooled.unbind(1))
         for (name, at), project in zip(self.dense_at.items(), self.project, strict=True):
             present = (code[:, at] == PRESENT).unsqueeze(1)

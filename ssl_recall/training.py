@@ -212,8 +212,7 @@ def drop_ids(bags: Bags, table: EncodedTable, rate: float, source: torch.Generat
     if not rate or Kind.ID not in table.kinds:
         return bags
     features = len(table.names)
-    first = torch.cumsum(bags.lengths, 0) - bags.lengths
-    ids = first.view(-1, features)[:, table.kinds.index(Kind.ID)]
+    ids = bags.starts.view(-1, features)[:, table.kinds.index(Kind.ID)]
     drop = torch.rand(len(ids), generator=source) < rate
     codes = bags.codes.clone()
     codes[ids[drop.to(ids.device)]] = DEFAULT

@@ -121,7 +121,8 @@ def listed(name: str, counts: pl.DataFrame) -> pl.DataFrame:
 def encode(values: pl.Series, kind: Kind, words: pl.DataFrame) -> pl.Series:
     """Give the codes of a clean column by the rows of its vocabulary: int32, or list<int32> (missing: an empty list).
 
-    A value outside the vocabulary is code 1; a number falls in the bucket whose low <= x < high.
+    A value outside the vocabulary is code 1, an id outside it the default 0: it has no vector of its own yet. A number
+    falls in the bucket whose low <= x < high.
     """
     match kind:
         case Kind.DENSE:
@@ -137,6 +138,9 @@ def encode(values: pl.Series, kind: Kind, words: pl.DataFrame) -> pl.Series:
             every = pl.DataFrame({"row": pl.int_range(len(values), dtype=pl.UInt32, eager=True)})
             joined = every.join(lists, on="row", how="left", maintain_order="left")
             return joined["code"].fill_null(pl.Series([[]], dtype=pl.List(pl.Int32)))
+        case Kind.ID:
+            own = _lookup(values, words)
+            return own.set(own == UNKNOWN, DEFAULT)
         case _:
             return _lookup(values, words).fill_null(DEFAULT)
 

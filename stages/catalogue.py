@@ -130,7 +130,7 @@ def _encoded(
     """Add the code columns to one side, and describe its features as rows of features.parquet."""
     import polars as pl
 
-    from ssl_recall.features import DEFAULT, FIRST, UNKNOWN, Kind
+    from ssl_recall.features import DEFAULT, FIRST, Kind
     from ssl_recall.vocabularies import encode as codes_of
 
     ids = side.frame[f"{name}_id"]
@@ -145,7 +145,6 @@ def _encoded(
 
     if id_vocabulary:
         codes = codes_of(ids.cast(pl.String), Kind.ID, words[id_vocabulary])
-        codes = codes.set(codes == UNKNOWN, DEFAULT)  # an item without a vector of its own yet
         add(f"{name}_id", Kind.ID, id_vocabulary, codes, 0, float((codes == DEFAULT).mean() or 0.0))  # type: ignore[arg-type]
     for column in side.columns:
         values, vocabulary = side.values[column.name], vocabulary_of[column.name]

@@ -19,7 +19,7 @@ def read(job: artifacts.Job, path: Path) -> "tuple[pl.Series, EncodedTable]":
     """
     import polars as pl
 
-    from ssl_recall.features import DEFAULT, UNKNOWN, Kind, encoded_table
+    from ssl_recall.features import UNKNOWN, Kind, encoded_table
     from ssl_recall.vocabularies import Column, encode
 
     settings = job.manifest["stages"]["prepare"]["settings"]
@@ -53,7 +53,7 @@ def read(job: artifacts.Job, path: Path) -> "tuple[pl.Series, EncodedTable]":
 
     ids = ids.alias("item_id")
     codes = encode(ids.cast(pl.String), Kind.ID, words.get(("item_id",), nothing))
-    coded = {"item_id__code": codes.set(codes == UNKNOWN, DEFAULT)}
+    coded = {"item_id" + feature_columns.CODE: codes}
     for column in columns:
         given = encode(values[column.name], column.kind, words.get((column.name,), nothing))
         coded[column.name + feature_columns.CODE] = given
