@@ -8,6 +8,8 @@ from torch import Tensor
 
 from .features import DEFAULT, Bags, EncodedTable
 
+ID_DROPOUT, SSL, NEGATIVES = 0, 1, 3  # the streams of a step: the last number of their keys
+
 
 @dataclass(frozen=True)
 class Interactions:
@@ -63,7 +65,7 @@ def ssl_draw(
 
     `key` is (seed, epoch, step). With `shared_seed` the batch has one variant, hence one seed feature, as in the paper.
     """
-    source = generator(*key, 1)
+    source = generator(*key, SSL)
     rows = torch.randint(items, (size,), generator=source)
     drawn = torch.randint(variants, (1 if shared_seed else size,), generator=source)
     return rows, drawn.expand(size)
@@ -83,7 +85,7 @@ class NegativePool:
 
     def draw(self, size: int, key: tuple[int, int, int]) -> Tensor:
         """Draw with replacement: (size,) int64; `key` is (seed, epoch, step)."""
-        source = generator(*key, 3)
+        source = generator(*key, NEGATIVES)
         from_cold = torch.rand(size, generator=source) < self.cold_share
         place = torch.rand(size, generator=source, dtype=torch.float64)
         rows = self.warm[(place * len(self.warm)).long()]

@@ -4,6 +4,7 @@ Codes are local to a vocabulary: 0 is the default (hidden by a view, missing, or
 unknown value (of a dense feature: present), 2.. the vocabulary's values.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -59,7 +60,7 @@ class EncodedTable:
 
 @dataclass(frozen=True)
 class Bags:
-    """The (row, feature) bags of a batch of B rows, R values in all."""
+    """The (row, feature) bags of B rows, R values in all."""
 
     codes: Tensor  # (R,) int64, local to each feature's vocabulary
     lengths: Tensor  # (B * K,) int64, at least 1
@@ -70,6 +71,14 @@ class Bags:
     def starts(self) -> Tensor:
         """Where each bag begins among the codes: (B * K,) int64."""
         return torch.cumsum(self.lengths, 0) - self.lengths
+
+    def to(self, device: torch.device) -> "Bags":
+        """Move every tensor to a device."""
+        dense = {name: vectors.to(device, non_blocking=True) for name, vectors in self.dense.items()}
+        codes, lengths, values = (
+            tensor.to(device, non_blocking=True) for tensor in (self.codes, self.lengths, self.values)
+        )
+        return Bags(codes, lengths, values, dense)
 
 
 def encoded_table(frame: "pl.DataFrame", features: "pl.DataFrame") -> EncodedTable:
@@ -98,12 +107,18 @@ def encoded_table(frame: "pl.DataFrame", features: "pl.DataFrame") -> EncodedTab
 def bags_of(table: EncodedTable, rows: Tensor) -> Bags:
     """Gather the bags of the given rows (B,) int64; a row may be given twice."""
     k = len(table.names)
-    starts, ends = table.offsets[rows * k], table.offsets[(rows + 1) * k]
-    values = ranges(starts, ends - starts)
-    bag = (rows[:, None] * k + torch.arange(k, device=rows.device)).reshape(-1)
-    lengths = table.offsets[bag + 1] - table.offsets[bag]
-    dense = {name: vectors[rows] for name, vectors in table.dense.items()}
-    return Bags(table.codes[values].long(), lengths, values, dense)
+    bag = (rows[:, None] * k + torch.arange(k + 1, device=rows.device)).reshape(-1)
+    bounds = table.offsets.index_select(0, bag).view(-1, k + 1)  # index_select gathers several times faster than [ ]
+    values = ranges(bounds[:, 0], bounds[:, -1] - bounds[:, 0])
+    dense = {name: vectors.index_select(0, rows) for name, vectors in table.dense.items()}
+    return Bags(table.codes.index_select(0, values).long(), bounds.diff(dim=1).reshape(-1), values, dense)
+
+
+def join(parts: Sequence[Bags]) -> Bags:
+    """Put the bags of several sets of rows of one table one after the other."""
+    dense = {name: torch.cat([part.dense[name] for part in parts]) for name in parts[0].dense}
+    codes, lengths, values = (torch.cat([getattr(part, of) for part in parts]) for of in ("codes", "lengths", "values"))
+    return Bags(codes, lengths, values, dense)
 
 
 def hide(bags: Bags, keep: Tensor) -> Bags:

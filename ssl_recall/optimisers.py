@@ -43,9 +43,11 @@ class RowwiseAdagrad(torch.optim.Optimizer):
                     state["sum"] = torch.full((len(weight),), group["initial_accumulator"], device=weight.device)
                 gradient = weight.grad.coalesce()
                 rows, values = gradient.indices()[0], gradient.values()
-                state["sum"].index_add_(0, rows, values.pow(2).mean(1))
-                scale = state["sum"][rows].sqrt_().add_(group["eps"])
-                weight.index_add_(0, rows, values / scale[:, None], alpha=-group["lr"])
+                # each row is there once: gathering, changing and copying it back is faster than adding in place
+                sums = state["sum"].index_select(0, rows).add_(values.pow(2).mean(1))
+                state["sum"].index_copy_(0, rows, sums)
+                steps = values / sums.sqrt_().add_(group["eps"]).div_(-group["lr"])[:, None]
+                weight.index_copy_(0, rows, steps.add_(weight.index_select(0, rows)))
         return loss
 
 

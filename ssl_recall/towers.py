@@ -74,13 +74,17 @@ class Tower(nn.Module):
     def forward(self, bags: Bags, past: Bags | None = None) -> Tensor:
         """Embed B rows, with what their queries took before as B bags of item ids: -> (B, D) unit rows."""
         assert (past is not None) == self.past, "a tower with a history takes it at every call, one without never does"
-        pooled = self.embeddings(bags, self.starts)
+        history = None if past is None else self.embeddings(past, self.past_start)
+        return self.vectors(self.embeddings(bags, self.starts), bags, history)
+
+    def vectors(self, pooled: Tensor, bags: Bags, past: Tensor | None = None) -> Tensor:
+        """Take pooled features (B, K, E), and a pooled history (B, 1, E), to unit rows (B, D)."""
         if self.dense_at:
             pooled = self._add_dense(pooled, bags)
         if past is not None:
-            pooled = torch.cat([pooled, self.embeddings(past, self.past_start)], 1)
+            pooled = torch.cat([pooled, past], 1)
         features = pooled.flatten(1)
-        return unit(self.layers(features) + self.skip(features))
+        return unit((self.layers(features) + self.skip(features)).float())
 
     def _add_dense(self, pooled: Tensor, bags: Bags) -> Tensor:
         """Add the projected vector where a dense feature is present and not hidden; elsewhere its default stands."""

@@ -2,78 +2,28 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from . import batches, losses
-from .features import DEFAULT, Bags, EncodedTable, Kind, bags_of, hide
+from .features import EncodedTable, Kind, bags_of
 from .optimisers import RowwiseAdagrad, RunningAverage
+from .pooling import pool
+from .steps import Objective, Planner, Step
 from .towers import FeatureEmbeddings, Tower, TwoTower
 
-
-@dataclass(frozen=True)
-class Views:
-    """For every variant the values that view a and view b keep: (variants, V) bool each, V values of the item table."""
-
-    keep_a: Tensor
-    keep_b: Tensor
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """Everything a step reads, resident on the training device but for the pool that negatives are drawn from."""
-
-    items: EncodedTable
-    queries: EncodedTable
-    log: batches.Interactions
-    log_q: Tensor  # (N,) float32, log share among a step's candidates; zeros switch the correction off
-    negatives: batches.NegativePool | None
-    views: Views | None  # None trains without self-supervision
-
-    def to(self, device: torch.device) -> "TrainingData":
-        """Move everything to a device."""
-        views = self.views and Views(self.views.keep_a.to(device), self.views.keep_b.to(device))
-        return replace(
-            self,
-            items=self.items.to(device),
-            queries=self.queries.to(device),
-            log=self.log.to(device),
-            log_q=self.log_q.to(device),
-            views=views,
-        )
-
-
-@dataclass(frozen=True)
-class SelfSupervision:
-    """The settings of the self-supervised task (losses.self_supervised)."""
-
-    weight: float  # alpha
-    batch_size: int  # M
-    temperature: float
-    shared_seed: bool  # one variant of views, hence one seed feature, for the whole batch
-
-
-@dataclass(frozen=True)
-class Objective:
-    """The settings of the main task (losses.in_batch_softmax), and of the self-supervised one where there is one."""
-
-    batch_size: int  # B
-    temperature: float
-    further_negatives: int  # U, beside the batch's own
-    id_dropout: float  # share of ids hidden
-    history: int  # items, 0 for none
-    ssl: SelfSupervision | None
+CHECK = 16  # steps between two looks at the losses
 
 
 @dataclass(frozen=True)
 class StepLosses:
-    """The losses of one step, nats; `ssl` is 0 without self-supervision."""
+    """The losses of one step, () nats on the device; `ssl` is 0 without self-supervision."""
 
-    main: float
-    ssl: float
-    total: float
+    main: Tensor
+    ssl: Tensor
+    total: Tensor
 
 
 def two_tower(
@@ -102,7 +52,7 @@ def optimisers(
     """Row-wise Adagrad on the embedding table (only the rows of a step are touched), AdamW on the rest."""
     return [
         RowwiseAdagrad([model.embeddings.weight], embedding_learning_rate, initial_accumulator),
-        torch.optim.AdamW(dense_weights(model), lr=learning_rate, weight_decay=0.0),
+        torch.optim.AdamW(dense_weights(model), lr=learning_rate, weight_decay=0.0, fused=True),
     ]
 
 
@@ -114,109 +64,80 @@ def dense_weights(model: TwoTower) -> list[Tensor]:
 def train_epoch(
     model: TwoTower,
     steppers: Sequence[torch.optim.Optimizer],
-    data: TrainingData,
-    objective: Objective,
-    *,
-    seed: int,
+    planner: Planner,
     epoch: int,
     average: RunningAverage | None = None,
 ) -> Iterator[StepLosses]:
-    """Pass once over the log in batches of one size (the rest of a shuffled epoch is left out), a step at a time.
+    """Pass once over the log, a step at a time; nothing waits for the device but a look at the losses now and then.
 
-    Raises losses.NonFiniteError, before the weights are touched, at the step whose loss is not finite.
+    Raises losses.NonFiniteError within CHECK steps of the first whose loss is not finite, and names that one.
     """
     model.train()
-    device = data.log.items.device
-    order = batches.epoch_order(len(data.log.items), seed, epoch).to(device)
-    size = min(objective.batch_size, len(order))
-    scratch = torch.full((data.items.rows,), -1, dtype=torch.int64, device=device)
-    for step in range(len(order) // size):
-        rows = order[step * size : (step + 1) * size]
-        source = batches.generator(seed, epoch, step, 0)
-        extra = rows[:0]
-        if objective.further_negatives and data.negatives is not None:
-            extra = data.negatives.draw(objective.further_negatives, (seed, epoch, step)).to(device)
-        main = main_loss(model, data, objective, rows, extra, source, scratch)
-        ssl, total = torch.zeros((), device=device), main
-        if objective.ssl is not None:
-            assert data.views is not None, "self-supervision needs views"
-            key, settings = (seed, epoch, step), objective.ssl
-            rows_and_variants = batches.ssl_draw(
-                data.items.rows, settings.batch_size, len(data.views.keep_a), key, shared_seed=settings.shared_seed
-            )
-            drawn, variants = (tensor.to(device) for tensor in rows_and_variants)
-            ssl = ssl_loss(model, data.items, data.views, drawn, variants, settings.temperature)
-            total = losses.joint(main, ssl, settings.weight)
-        found = StepLosses(main.item(), ssl.item(), total.item())
-        if not math.isfinite(found.total):
-            raise losses.NonFiniteError(f"epoch {epoch}, step {step}: loss {found.total} (main {found.main})")
-        for stepper in steppers:
-            stepper.zero_grad()
-        total.backward()
-        for stepper in steppers:
-            stepper.step()
-        if average is not None:
-            average.update()
+    device = model.embeddings.weight.device
+    unseen: list[StepLosses] = []
+    for number, step in enumerate(planner.epoch(epoch)):
+        found = take_step(model, steppers, step.to(device), planner.objective, average)
+        unseen.append(found)
+        if len(unseen) == CHECK:
+            _check(unseen, epoch, number + 1)
+            unseen = []
         yield found
+    _check(unseen, epoch, number + 1)
 
 
-def mean_losses(steps: Sequence[StepLosses]) -> StepLosses:
-    """Average the losses of an epoch's steps."""
-    count = len(steps)
-    main, ssl = math.fsum(step.main for step in steps) / count, math.fsum(step.ssl for step in steps) / count
-    return StepLosses(main, ssl, math.fsum(step.total for step in steps) / count)
-
-
-def main_loss(
+def take_step(
     model: TwoTower,
-    data: TrainingData,
+    steppers: Sequence[torch.optim.Optimizer],
+    step: Step,
     objective: Objective,
-    rows: Tensor,  # (B,) int64 of the log
-    extra: Tensor,  # (U,) int64 further negatives, item rows
-    source: torch.Generator,
-    scratch: Tensor,  # (N,) int64, see losses.known_positives
-) -> Tensor:
-    """Embed B interactions and contrast each query with the batch's items and the further ones: -> () nats."""
-    query_ids, item_ids = data.log.queries[rows], torch.cat([data.log.items[rows], extra])
-    queries = drop_ids(bags_of(data.queries, query_ids), data.queries, objective.id_dropout, source)
-    items = drop_ids(bags_of(data.items, item_ids), data.items, objective.id_dropout, source)
-    past = None
-    if objective.history:
-        starts, until = data.log.offsets[query_ids], data.log.until[rows]
-        past = batches.history_bags(data.log.items, starts, until, objective.history, data.items)
-    known = losses.known_positives(query_ids, item_ids, data.log.offsets, data.log.items, scratch)
-    return losses.in_batch_softmax(
-        model.query(queries, past), model.item(items), data.log_q[item_ids], known, objective.temperature
+    average: RunningAverage | None = None,
+) -> StepLosses:
+    """Move the weights along the gradient of one step's joint loss."""
+    main, ssl, total = step_losses(model, step, objective)
+    for stepper in steppers:
+        stepper.zero_grad()
+    total.backward()
+    for stepper in steppers:
+        stepper.step()
+    if average is not None:
+        average.update()
+    return StepLosses(main.detach(), ssl.detach(), total.detach())
+
+
+def _check(steps: list[StepLosses], epoch: int, until: int) -> None:
+    totals = torch.stack([step.total for step in steps]) if steps else torch.zeros(0)
+    for number, total in enumerate(totals.tolist(), until - len(steps)):
+        if not math.isfinite(total):
+            main = steps[number - until].main.item()
+            raise losses.NonFiniteError(f"epoch {epoch}, step {number}: loss {total} (main {main})")
+
+
+def mean_losses(steps: Sequence[StepLosses]) -> dict[str, float]:
+    """Average the losses of an epoch's steps, by their names."""
+    return {
+        name: torch.stack([getattr(step, name) for step in steps]).double().mean().item()
+        for name in ("main", "ssl", "total")
+    }
+
+
+def step_losses(model: TwoTower, step: Step, objective: Objective) -> tuple[Tensor, Tensor, Tensor]:
+    """Give the main, the self-supervised (0 without) and the joint loss of a step: () nats each."""
+    width, queries = model.embeddings.width, len(step.own)
+    pooled = pool(model.embeddings.weight, step.pooling)
+    ends = len(step.queries.lengths), len(step.queries.lengths) + (queries if step.past is not None else 0)
+    past = pooled[ends[0] : ends[1]].view(queries, 1, width) if step.past is not None else None
+    with torch.autocast(pooled.device.type, torch.bfloat16, enabled=objective.bf16):
+        asked = model.query.vectors(pooled[: ends[0]].view(queries, -1, width), step.queries, past)
+        found = model.item.vectors(pooled[ends[1] :].view(-1, len(model.item.starts), width), step.items)
+    count = len(step.times)
+    main = losses.in_batch_softmax(
+        asked, found[:count], step.own, step.log_q, step.times, step.known, objective.temperature
     )
-
-
-def ssl_loss(
-    model: TwoTower,
-    items: EncodedTable,
-    views: Views,
-    rows: Tensor,  # (M,) int64 of the catalogue
-    variants: Tensor,  # (M,) int64
-    temperature: float,
-) -> Tensor:
-    """Embed two views of M items with the one item tower and let them find each other: -> () nats."""
-    bags = bags_of(items, rows)
-    values = bags.lengths.view(len(rows), -1).sum(1)
-    variant = torch.repeat_interleave(variants, values)
-    view_a = model.item(hide(bags, views.keep_a[variant, bags.values]))
-    view_b = model.item(hide(bags, views.keep_b[variant, bags.values]))
-    return losses.self_supervised(view_a, view_b, losses.same_rows(rows), temperature)
-
-
-def drop_ids(bags: Bags, table: EncodedTable, rate: float, source: torch.Generator) -> Bags:
-    """Hide the id of a random share of the rows, so that the default id vector learns to stand for a new item."""
-    if not rate or Kind.ID not in table.kinds:
-        return bags
-    features = len(table.names)
-    ids = bags.starts.view(-1, features)[:, table.kinds.index(Kind.ID)]
-    drop = torch.rand(len(ids), generator=source) < rate
-    codes = bags.codes.clone()
-    codes[ids[drop.to(ids.device)]] = DEFAULT
-    return replace(bags, codes=codes)
+    if objective.ssl is None or step.same is None:
+        return main, torch.zeros_like(main), main
+    view_a, view_b = found[count:].chunk(2)
+    ssl = losses.self_supervised(view_a, view_b, step.same, objective.ssl.temperature)
+    return main, ssl, losses.joint(main, ssl, objective.ssl.weight)
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import artifacts, console, contract, metrics_table, models
+from . import artifacts, console, contract, metrics_table, models, processor
 from .errors import InputError
 
 if TYPE_CHECKING:
@@ -61,9 +61,7 @@ def evaluate(
     job = artifacts.Job(run, "evaluate", settings, reads=READS, optional=OPTIONAL, writes=WRITES, force=force)
     with job:
         if not job.up_to_date:
-            import torch
-
-            torch.set_num_threads(threads)
+            processor.use(threads, exact=True)
             truth = _truth(job)
             frame = _measure(truth, _recalled(job, truth, max(settings["k"])), settings)
             job.write("metrics.parquet", frame)

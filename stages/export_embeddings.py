@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import artifacts, console, contract, models, new_items, publish
+from . import artifacts, console, contract, models, new_items, processor, publish
 from .errors import NumberError, SettingsError
 
 if TYPE_CHECKING:
@@ -61,11 +61,10 @@ def export_embeddings(
         if job.up_to_date:
             return
         import polars as pl
-        import torch
 
         from ssl_recall import training
 
-        torch.set_num_threads(threads)
+        processor.use(threads, exact=True)
         item_table, query_table = models.tables(job)
         model, shape = models.load(job, folder, item_table, query_table)
         place = models.device_of(device)
@@ -86,11 +85,9 @@ def export_embeddings(
 
 def _export_new(job: artifacts.Job, folder: str, source: Path, target: Path, device: str, threads: int) -> None:
     """Embed a user's table of items with the trained model and publish the vectors where the user wants them."""
-    import torch
-
     from ssl_recall import training
 
-    torch.set_num_threads(threads)
+    processor.use(threads, exact=True)
     model, _ = models.load(job, folder, *models.tables(job))
     ids, table = new_items.read(job, source)
     place = models.device_of(device)

@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import artifacts, console, contract, models
+from . import artifacts, console, contract, models, processor
 from .errors import InputError, NumberError, SettingsError
 
 if TYPE_CHECKING:
     import polars as pl
     import torch
 
+    from ssl_recall.steps import Objective, TrainingData
     from ssl_recall.towers import TwoTower
-    from ssl_recall.training import Objective, TrainingData
     from ssl_recall.validation import HeldOut
 
 READS = (
@@ -118,9 +118,7 @@ def train(
     with artifacts.Job(run, stage, settings, reads=reads, writes=writes, force=force) as job:
         if job.up_to_date:
             return
-        import torch
-
-        torch.set_num_threads(threads)
+        processor.use(threads, exact=False)
         data, held_out = _load(job, settings)
         _warn_of_few_steps(len(data.log.items), settings)
         model = models.build(data.items, data.queries, job.read("features.parquet"), settings)
@@ -137,7 +135,7 @@ def _load(job: artifacts.Job, settings: dict[str, Any]) -> tuple["TrainingData",
     """Turn the artifacts into tensors."""
     import torch
 
-    from ssl_recall import batches, losses, metrics, training, validation, views
+    from ssl_recall import batches, losses, metrics, steps, validation, views
 
     items, queries = models.tables(job)
     taken = job.read("train.parquet")
@@ -150,7 +148,7 @@ def _load(job: artifacts.Job, settings: dict[str, Any]) -> tuple["TrainingData",
     log_p = popularity["log_p"].to_torch().float()
     masks = None
     if settings["ssl"]:
-        masks = training.Views(*views.unpack(job.read(VIEWS), items.offsets, len(items.names)))
+        masks = steps.Views(*views.unpack(job.read(VIEWS), items.offsets, len(items.names)))
     held_out = models.log_of(job.read("validation.parquet"), queries.rows)
     if not len(held_out.items):
         raise InputError("validation.parquet: empty, nothing to pick the epoch by; raise --validation-share", "TOO_FEW")
@@ -162,7 +160,7 @@ def _load(job: artifacts.Job, settings: dict[str, Any]) -> tuple["TrainingData",
     batch, extra = min(settings["batch_size"], len(log.items)), settings["further_negatives"]
     log_q = losses.mixture(log_p, pool.probabilities(len(counts)), batch, extra)
     corrected = log_q if settings["logq"] else torch.zeros_like(log_q)
-    return training.TrainingData(items, queries, log, corrected, pool, masks), sample
+    return steps.TrainingData(items, queries, log, corrected, pool, masks), sample
 
 
 def _warn_of_few_steps(rows: int, settings: dict[str, Any]) -> None:
@@ -188,33 +186,33 @@ def _fit(
     title: str,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Train until the validation stops improving; give the curve, a row an epoch, and its best, whose weights stay."""
-    from ssl_recall import losses, optimisers, training, validation
+    from ssl_recall import losses, optimisers, steps, training, validation
 
     model.to(device)
-    data, held_out = data.to(device), held_out.to(device)
+    held_out = held_out.to(device)
+    catalogue, asked, log = data.items.to(device), data.queries.to(device), data.log.to(device)
     steppers = training.optimisers(
         model, settings["learning_rate"], settings["embedding_learning_rate"], settings["initial_accumulator"]
     )
     average = optimisers.RunningAverage(training.dense_weights(model), settings["average_decay"])
-    objective, seed = _objective(settings), settings["seed"]
+    objective = _objective(settings)
+    planner = steps.Planner(data, objective, model, settings["seed"])
     figure = "recall" if settings["select_on"] == SelectOn.ALL else f"recall_{settings['select_on']}"
     curve: list[dict[str, Any]] = []
     best: dict[str, Any] = {}
     weights: dict[str, torch.Tensor] = {}
     with console.progress(title, settings["epochs"] * len(data.log.items)) as advance:
         for epoch in range(settings["epochs"]):
-            steps = []
+            found = []
             try:
-                for step in training.train_epoch(
-                    model, steppers, data, objective, seed=seed, epoch=epoch, average=average
-                ):
-                    steps.append(step)
+                for step in training.train_epoch(model, steppers, planner, epoch, average):
+                    found.append(step)
                     advance(objective.batch_size)
             except losses.NonFiniteError as error:
                 raise NumberError(f"{error}; lower --learning-rate or raise --temperature", "NON_FINITE") from None
             with average.applied():
-                recall = validation.recall(model, data.items, data.queries, data.log, held_out, objective.history, K)
-                curve.append({"epoch": epoch, "steps": len(steps), **vars(training.mean_losses(steps)), **recall})
+                recall = validation.recall(model, catalogue, asked, log, held_out, objective.history, K)
+                curve.append({"epoch": epoch, "steps": len(found), **training.mean_losses(found), **recall})
                 better = not best or curve[-1][figure] > best[figure]
                 if better:
                     best = curve[-1]
@@ -226,7 +224,7 @@ def _fit(
 
 
 def _objective(settings: dict[str, Any]) -> "Objective":
-    from ssl_recall.training import Objective, SelfSupervision
+    from ssl_recall.steps import Objective, SelfSupervision
 
     ssl = None
     if settings["ssl"]:

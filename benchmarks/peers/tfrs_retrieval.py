@@ -1,0 +1,142 @@
+"""TFRS Retrieval on a prepared run folder: rows a second at the same sizes, in an environment of its own.
+
+    pip install tensorflow-cpu tf-keras tensorflow-recommenders polars
+    python benchmarks/peers/tfrs_retrieval.py --run runs/debian --batch-size 1024 --threads 2
+
+The catalogue's codes are a constant of the graph and are gathered by row, the fastest way to feed it; lists are padded
+to their longest (at most 16) and averaged under a mask.
+"""
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+
+os.environ["TF_USE_LEGACY_KERAS"] = "1"
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+
+import numpy as np
+import polars as pl
+import tensorflow as tf
+import tensorflow_recommenders as tfrs
+
+keras = tf.keras
+
+
+def tables(run: Path, side: str, features: pl.DataFrame) -> list[tuple[np.ndarray, str, int]]:
+    """Give (codes, vocabulary, its size) of each feature: (N,) or padded (N, L), 0 where there is none."""
+    frame = pl.read_parquet(run / ("items.parquet" if side == "item" else "queries.parquet"))
+    found = []
+    for name, kind, vocabulary, codes in (
+        features.filter(side=side).select("feature", "kind", "vocabulary", "codes").iter_rows()
+    ):
+        column = frame[f"{name}__code"]
+        if kind == "multi-valued":
+            longest = int(column.list.len().max())
+            padded = [[*row, *[0] * (longest - len(row))] for row in column.to_list()]
+            column = pl.Series(padded, dtype=pl.Array(pl.Int32, longest))
+        found.append((column.to_numpy(), vocabulary, codes))
+    return found
+
+
+class Tower(keras.Model):
+    """Embeddings, averaged over a list's values, then a perceptron."""
+
+    def __init__(self, columns, embeddings, widths):
+        """`columns` are what `tables` gives, `embeddings` a layer a vocabulary."""
+        super().__init__()
+        self.columns = [(tf.constant(codes, tf.int32), embeddings[vocabulary]) for codes, vocabulary, _ in columns]
+        self.layers_ = keras.Sequential(
+            [*[keras.layers.Dense(width, activation="relu") for width in widths[:-1]], keras.layers.Dense(widths[-1])]
+        )
+
+    def call(self, rows):
+        """Embed rows of the table: (B,) -> (B, D) unit rows."""
+        parts = []
+        for codes, embedding in self.columns:
+            own = tf.gather(codes, rows)
+            vectors = embedding(own)
+            if len(own.shape) == 2:
+                mask = tf.cast(own > 0, tf.float32)[:, :, None]
+                vectors = tf.reduce_sum(vectors * mask, 1) / tf.maximum(tf.reduce_sum(mask, 1), 1.0)
+            parts.append(vectors)
+        return tf.math.l2_normalize(self.layers_(tf.concat(parts, 1)), 1)
+
+
+class Model(tfrs.Model):
+    """Two towers and the in-batch softmax with logQ and accidental hits removed."""
+
+    def __init__(self, query, item, p):
+        """`p` is each item's share of the training interactions."""
+        super().__init__()
+        self.query, self.item, self.p = query, item, tf.constant(p, tf.float32)
+        self.task = tfrs.tasks.Retrieval(temperature=0.05, remove_accidental_hits=True)
+
+    def compute_loss(self, batch, training=False):  # noqa: ARG002 - the name that the base class calls
+        """Give the loss of (query rows, item rows)."""
+        query_rows, item_rows = batch
+        return self.task(
+            self.query(query_rows),
+            self.item(item_rows),
+            candidate_sampling_probability=tf.gather(self.p, item_rows),
+            candidate_ids=item_rows,
+            compute_metrics=False,
+        )
+
+
+def main() -> None:
+    """Time epochs of a fixed number of steps; the first, which traces the graph, is left out."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--batch-size", type=int, default=1024)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--optimiser", default="adagrad", choices=["adagrad", "adam"])
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--embedding-width", type=int, default=32)
+    parser.add_argument("--widths", type=int, nargs="+", default=[256, 128])
+    options = parser.parse_args()
+    tf.config.threading.set_intra_op_parallelism_threads(options.threads)
+    tf.config.threading.set_inter_op_parallelism_threads(options.threads)
+
+    features = pl.read_parquet(options.run / "features.parquet")
+    columns = {side: tables(options.run, side, features) for side in ("query", "item")}
+    embeddings = {
+        vocabulary: keras.layers.Embedding(codes, options.embedding_width)
+        for side in columns.values()
+        for _, vocabulary, codes in side
+    }
+    towers = [Tower(columns[side], embeddings, options.widths) for side in ("query", "item")]
+    model = Model(*towers, pl.read_parquet(options.run / "popularity.parquet")["p"].to_numpy())
+    rate = {"adagrad": keras.optimizers.Adagrad(0.1), "adam": keras.optimizers.Adam(0.001)}
+    model.compile(optimizer=rate[options.optimiser])
+    log = pl.read_parquet(options.run / "train.parquet")
+    pairs = (log["query_index"].to_numpy(), log["item_index"].to_numpy())
+    data = tf.data.Dataset.from_tensor_slices(pairs).shuffle(100_000, seed=1).repeat()
+    batches = iter(data.batch(options.batch_size, drop_remainder=True).prefetch(4))
+    step = tf.function(lambda batch: model.train_step(batch))
+    for _ in range(10):
+        step(next(batches))
+    times = []
+    for _ in range(options.steps):
+        start = time.perf_counter()
+        float(step(next(batches))["loss"])
+        times.append(time.perf_counter() - start)
+    median = float(np.median(times))
+    print(
+        json.dumps(
+            {
+                "peer": "tfrs",
+                "optimiser": options.optimiser,
+                "batch_size": options.batch_size,
+                "threads": options.threads,
+                "step_ms": median * 1e3,
+                "rows_per_s": options.batch_size / median,
+                "version": tfrs.__version__,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""The softmax losses, a block of rows at a time: the same numbers as in `losses`, without their B x C matrices.
+
+The gradient of a mean of cross-entropies is `softmax - one-hot`, so each block gives its share of the loss and of both
+gradients and is forgotten: memory is one block, whatever the batch. A candidate that stands in a step several times is
+one column that counts as often.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+BLOCK = 2**20  # logits at a time: 4 MiB, so that a block's passes stay in the cache
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Cells of a B x C matrix, ascending by row; those of the rows a .. b - 1 are `[bounds[a], bounds[b])`."""
+
+    rows: Tensor  # (H,) int64
+    columns: Tensor  # (H,) int64
+    bounds: list[int]  # (B + 1,), on the host, so that a block is cut without asking the device
+
+    def to(self, device: torch.device) -> "Pairs":
+        """Move both tensors to a device."""
+        rows, columns = (tensor.to(device, non_blocking=True) for tensor in (self.rows, self.columns))
+        return Pairs(rows, columns, self.bounds)
+
+
+def softmax_loss(
+    queries: Tensor,  # (B, D) unit rows
+    candidates: Tensor,  # (C, D) unit rows
+    own: Tensor,  # (B,) int64 column of each row's positive
+    bias: Tensor,  # (C,) added to the logits of a column: -log q, plus the log of how often it counts
+    own_bias: Tensor,  # (B,) the same for a row's own positive, which counts once
+    masked: Pairs,  # no negatives; a row's own column may be among them and stays its positive
+    temperature: float,
+    block: int = BLOCK,
+) -> Tensor:  # () mean over the rows, nats
+    """Mean cross-entropy of `cosine / temperature + bias`; equals losses.in_batch_softmax (test_blockwise)."""
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise ValueError(f"temperature must be a positive number, is {temperature}")
+    if queries.dtype != torch.float64:  # bf16 would round log q away
+        queries, candidates, bias, own_bias = (x.float() for x in (queries, candidates, bias, own_bias))
+    else:
+        bias, own_bias = bias.double(), own_bias.double()
+    terms = (queries, candidates, own, bias, own_bias, masked, temperature, block)
+    with torch.autocast(queries.device.type, enabled=False):
+        return _Softmax.apply(*terms)  # type: ignore[no-untyped-call,no-any-return]
+
+
+class _Softmax(torch.autograd.Function):
+    """Cross-entropy of a matrix product, with its gradients taken on the way."""
+
+    @staticmethod
+    def forward(ctx, queries, candidates, own, bias, own_bias, masked, temperature, block):  # type: ignore[no-untyped-def]
+        scaled = queries / temperature
+        to_queries, to_candidates = torch.empty_like(queries), torch.zeros_like(candidates)
+        across = candidates.T
+        loss = queries.new_zeros(())
+        size = max(block // max(len(candidates), 1), 1)
+        for start in range(0, len(queries), size):
+            end = min(start + size, len(queries))
+            mine = own[start:end, None]
+            logits = torch.addmm(bias, scaled[start:end], across)
+            positive = logits.gather(1, mine) - bias.index_select(0, mine[:, 0])[:, None] + own_bias[start:end, None]
+            first, last = masked.bounds[start], masked.bounds[end]
+            logits[masked.rows[first:last] - start, masked.columns[first:last]] = -math.inf
+            logits.scatter_(1, mine, positive)
+            logits = torch.log_softmax(logits, 1)
+            loss -= logits.gather(1, mine).sum()
+            shares = logits.exp_()
+            shares.scatter_add_(1, mine, shares.new_full(mine.shape, -1.0))
+            torch.mm(shares, candidates, out=to_queries[start:end])
+            to_candidates.addmm_(shares.T, scaled[start:end])
+        ctx.save_for_backward(to_queries.mul_(1 / (temperature * len(queries))), to_candidates.mul_(1 / len(queries)))
+        return loss / len(queries)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):  # type: ignore[no-untyped-def]
+        to_queries, to_candidates = ctx.saved_tensors
+        return gradient * to_queries, gradient * to_candidates, None, None, None, None, None, None

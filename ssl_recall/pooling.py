@@ -1,0 +1,57 @@
+"""Mean pooling of a table's rows into bags, with a gradient that costs what the bags hold, not what the table does."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """Which rows each of G bags averages, and which bags each of U rows is part of; whole numbers, R values in all."""
+
+    rows: Tensor  # (R,) int64 row of the table, bag after bag
+    starts: Tensor  # (G,) int64 where each bag begins
+    lengths: Tensor  # (G,) int64, at least 1
+    touched: Tensor  # (U,) int64 the distinct rows, ascending
+    bags: Tensor  # (R,) int64 bag of each value, row after row
+    bounds: Tensor  # (U,) int64 where each touched row begins among `bags`
+
+    def to(self, device: torch.device) -> "Pooling":
+        """Move every tensor to a device."""
+        return Pooling(*(tensor.to(device, non_blocking=True) for tensor in vars(self).values()))
+
+
+def pooling(rows: Tensor, lengths: Tensor) -> Pooling:
+    """Order the values of bags (R,) by their row, too: a bag holds `lengths` (G,) of them."""
+    ordered, order = torch.sort(rows)
+    touched, counts = torch.unique_consecutive(ordered, return_counts=True)
+    bag = torch.repeat_interleave(torch.arange(len(lengths), device=rows.device), lengths)
+    starts = torch.cumsum(lengths, 0) - lengths
+    return Pooling(rows, starts, lengths, touched, bag.index_select(0, order), torch.cumsum(counts, 0) - counts)
+
+
+def pool(table: Tensor, how: Pooling) -> Tensor:
+    """Average the rows of each bag: (V, E) -> (G, E). The table's gradient is sparse: the touched rows, coalesced."""
+    return _Pool.apply(table, *vars(how).values())  # type: ignore[no-untyped-call,no-any-return]
+
+
+class _Pool(torch.autograd.Function):
+    """The gradient of a sum of bags is itself one: each row sums the gradients of the bags that hold it."""
+
+    @staticmethod
+    def forward(ctx, table, rows, starts, lengths, touched, bags, bounds):  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(lengths, touched, bags, bounds)
+        ctx.shape = table.shape
+        return F.embedding_bag(rows, table, starts, mode="mean")
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):  # type: ignore[no-untyped-def]
+        lengths, touched, bags, bounds = ctx.saved_tensors
+        shares = gradient / lengths[:, None]
+        values = F.embedding_bag(bags, shares, bounds, mode="sum")
+        sparse = torch.sparse_coo_tensor(touched[None], values, ctx.shape, is_coalesced=True, check_invariants=False)
+        return sparse, None, None, None, None, None, None
