@@ -1,0 +1,57 @@
+"""pooling: means of rows and their gradient, against torch's dense embedding_bag and a finite difference."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ssl_recall.pooling import Pooling, pool, pooling
+
+bags_of_rows = st.lists(st.lists(st.integers(0, 6), min_size=1, max_size=5), min_size=1, max_size=8)
+
+
+def plan_of(bags: list[list[int]]) -> Pooling:
+    return pooling(torch.tensor([row for bag in bags for row in bag]), torch.tensor([len(bag) for bag in bags]))
+
+
+@given(bags_of_rows, st.integers(0, 99))
+@settings(max_examples=40, deadline=None)
+def test_means_and_gradients_are_those_of_a_dense_table(bags: list[list[int]], seed: int) -> None:
+    source = torch.Generator().manual_seed(seed)
+    table = torch.randn(7, 3, generator=source, dtype=torch.float64).requires_grad_()
+    weight = torch.randn(len(bags), 3, generator=source, dtype=torch.float64)
+    by_hand = torch.stack([table[bag].mean(0) for bag in bags])
+    found = pool(table, plan_of(bags))
+    torch.testing.assert_close(found, by_hand)
+    (expected,) = torch.autograd.grad((by_hand * weight).sum(), table)
+    (gradient,) = torch.autograd.grad((found * weight).sum(), table)
+    assert gradient.is_sparse
+    assert gradient.is_coalesced()
+    assert gradient.indices()[0].tolist() == sorted({row for bag in bags for row in bag})
+    torch.testing.assert_close(gradient.to_dense(), expected)
+
+
+def test_it_is_what_torch_computes_with_a_sparse_table() -> None:
+    rows, lengths = torch.randint(0, 50, (400,), generator=torch.Generator().manual_seed(1)), torch.tensor([4] * 100)
+    ours, theirs = (torch.linspace(-1, 1, 100).view(50, 2).clone().requires_grad_() for _ in range(2))
+    pool(ours, pooling(rows, lengths)).square().sum().backward()
+    F.embedding_bag(rows, theirs, torch.arange(0, 400, 4), mode="mean", sparse=True).square().sum().backward()
+    torch.testing.assert_close(ours.grad.to_dense(), theirs.grad.to_dense())
+
+
+def test_a_plan_lists_every_value_by_bag_and_by_row() -> None:
+    plan = plan_of([[3, 1], [1], [5, 1, 3]])
+    assert plan.starts.tolist() == [0, 2, 3]
+    assert plan.touched.tolist() == [1, 3, 5]
+    assert plan.bounds.tolist() == [0, 3, 5]
+    ends = [*plan.bounds.tolist()[1:], 6]
+    of_row = [sorted(plan.bags[start:end].tolist()) for start, end in zip(plan.bounds.tolist(), ends, strict=True)]
+    assert of_row == [[0, 1, 2], [0, 2], [2]]
+
+
+def test_its_gradient_has_no_gradient() -> None:
+    table = torch.ones(3, 2).requires_grad_()
+    (gradient,) = torch.autograd.grad(pool(table, plan_of([[0, 1]])).square().sum(), table, create_graph=True)
+    with pytest.raises(RuntimeError, match=r"once_differentiable|does not require grad"):
+        gradient.to_dense().sum().backward()
