@@ -68,6 +68,12 @@ def test_small_tables_by_hand(prepared: Prepared, capsys: pytest.CaptureFixture[
     assert not output.out
 
 
+def test_the_least_weight_itself_is_kept(prepared: Prepared) -> None:
+    log = pl.DataFrame({"query_id": ["u", "u", "v"], "item_id": ["a", "b", "c"], "stars": [4.0, 3.9, 4.1]})
+    found = prepared(log, CATALOGUE, weight="stars", min_weight=4.0, validation_share=0.0, test_share=0.0)
+    assert found["train"]["item_id"].to_list() == ["a", "c"]
+
+
 def test_every_interaction_is_kept_set_aside_merged_or_below_the_least_weight(
     prepared: Prepared, capsys: pytest.CaptureFixture[str]
 ) -> None:
