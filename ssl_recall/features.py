@@ -160,4 +160,5 @@ def _dense(column: "pl.Series", width: int) -> np.ndarray:
     present = array.is_not_null().to_numpy()
     if present.any():
         vectors[present] = array.drop_nulls().to_numpy()
+        vectors[~np.isfinite(vectors).all(1)] = 0.0  # declared missing, its code says so
     return vectors

@@ -76,7 +76,8 @@ def clean(values: pl.Series, column: Column) -> pl.Series:
             return texts.set(texts.list.len() == 0, None) if len(texts) else texts
         case Kind.NUMERIC:
             if not (values.dtype.is_numeric() or values.dtype.is_temporal()):
-                raise ValueError(f"is of type {values.dtype}, no number; call it categorical")
+                other = "multi-valued" if values.dtype.is_nested() else "categorical"
+                raise ValueError(f"is of type {values.dtype}, no number; call it {other}")
             plain = values if values.dtype.is_decimal() else values.to_physical()
             return _finite(plain.cast(pl.Float64), column)
         case Kind.DENSE:

@@ -16,7 +16,7 @@ import typer
 
 from . import config as config_file
 from . import console, contract, manifest, publish, sources
-from .errors import ArtifactError, StageError
+from .errors import ArtifactError, SettingsError, StageError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -86,6 +86,7 @@ class Job:
         self.run, self.stage, self.settings = run, stage, manifest.plain_settings(settings)
         self.reads, self.optional, self.writes = tuple(reads), tuple(optional), tuple(writes)
         self.sources, self.force = dict(sources or {}), force
+        self.flags = _flags(run, settings.get("config"))
         self.inputs: dict[str, str] = {}
         self.manifest: manifest.Manifest = {"stages": {}}
         self.up_to_date = False
@@ -100,6 +101,10 @@ class Job:
             self._note(plan)
             return self
         self._started = time.monotonic()
+        if self.run.exists() and not self.run.is_dir():
+            raise SettingsError(f"--run {self.run}: is a file; name a folder", "RUN")
+        if self.run == Path():
+            raise SettingsError("--run: is empty, or the current folder; name a folder of its own", "RUN")
         if self.reads and not self.run.exists():  # a mistyped --run is refused, not made
             self._stale()
         self._new = not self.run.exists()
@@ -188,7 +193,8 @@ class Job:
     def _stale(self) -> str | None:
         self.manifest = self._read_manifest()
         present = [name for name in self.optional if self._is_current(name)]
-        self.inputs = {name: manifest.verified(self.run, self.manifest, name) for name in (*self.reads, *present)}
+        names = (*self.reads, *present)
+        self.inputs = {name: manifest.verified(self.run, self.manifest, name, self.flags) for name in names}
         for label, path in self.sources.items():
             for number, file in enumerate(sources.needed(path, f"--{label}")):
                 self.inputs[f"{label}[{number}]"] = publish.sha256(file)
@@ -204,10 +210,15 @@ class Job:
 
     def _is_current(self, name: str) -> bool:
         """Tell whether an optional input is there and belongs to today's files; a yesterday's one is passed over."""
-        if manifest.output_of(self.manifest, name) is None or not (self.run / name).exists():
+        if manifest.output_of(self.manifest, name) is None:
+            return False
+        if not (self.run / name).exists():
+            command = f"{contract.command_for(name)}{self.flags}"
+            if not is_planning():
+                console.warn(f"{self.run / name}: missing, and left out; to have it again run: {command}")
             return False
         try:
-            manifest.verified(self.run, self.manifest, name)
+            manifest.verified(self.run, self.manifest, name, self.flags)
         except ArtifactError as error:
             if error.rule == "STALE":
                 return False
@@ -240,12 +251,18 @@ class Job:
 
 
 @contextlib.contextmanager
-def reading(run: Path, reads: Sequence[str]) -> Iterator[Job]:
+def reading(run: Path, reads: Sequence[str], config: Path | None = None) -> Iterator[Job]:
     """Check and read a run folder's files without publishing anything in it."""
-    job = Job(run, "read", {}, reads=reads)
+    job = Job(run, "read", {"config": config}, reads=reads)
     job.manifest = manifest.read(run)
-    job.inputs = {name: manifest.verified(run, job.manifest, name) for name in reads}
+    job.inputs = {name: manifest.verified(run, job.manifest, name, job.flags) for name in reads}
     yield job
+
+
+def _flags(run: Path, config: object) -> str:
+    """Give the flags that a command named in a message needs, to do what the one that speaks would do."""
+    named = config is not None and config != config_file.DEFAULT
+    return (f" --config {config}" if named else "") + f" --run {run}"
 
 
 def _check_columns(name: str, schema: Mapping[str, object]) -> None:

@@ -69,7 +69,9 @@ def build_views(
             "views, by coin; hidden: in both; kept: in both."
         ),
     ] = IdView.RANDOM,
-    seed: Annotated[int, typer.Option(min=0, help="Of all draws; a variant's do not depend on --variants.")] = 1,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**62, help="Of all draws; a variant's do not depend on --variants.")
+    ] = 1,
     force: artifacts.ForceOption = False,
 ) -> None:
     """Build pairs of views of every item: a transform hides whole features, then value dropout drops single values.

@@ -63,6 +63,8 @@ def _outcome(error: BaseException) -> tuple[int, str]:
         case OSError() | MemoryError():
             return 5, f"{_os_rule(error)}: {str(error) or 'out of memory'}"
     first = (str(error).splitlines() or [""])[0]
+    if isinstance(error, RuntimeError) and ("allocate memory" in str(error) or "out of memory" in str(error)):
+        return 5, f"OUT_OF_MEMORY: {first}; take smaller batches or widths"
     if written := re.search(
         r"\(os error (\d+)\)", first
     ):  # polars writes files itself and keeps the number in the text

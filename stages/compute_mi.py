@@ -34,7 +34,7 @@ def compute_mi(
         typer.Option(help="The item id as a feature: unique, so its plug-in MI with f is H(f), its corrected one 0."),
     ] = IdRole.EXCLUDE,
     shuffles: Annotated[int, typer.Option(min=1, help="Permutations that the chance level is the mean of.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Of the permutations.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, max=2**62, help="Of the permutations.")] = 1,
     force: artifacts.ForceOption = False,
 ) -> None:
     """Compute the mutual information of every pair of item features, in nats over the catalogue.

@@ -42,12 +42,12 @@ def evaluate(
     run: artifacts.RunOption = artifacts.DEFAULT_RUN,
     config: artifacts.ConfigOption = None,
     k: Annotated[
-        list[int] | None, typer.Option(min=1, help="Length of the lists; repeatable. [default: 10 50 100]")
+        list[int] | None, typer.Option(min=1, max=100_000, help="Length of the lists; repeatable. [default: 10 50 100]")
     ] = None,
     head_share: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the items that are the head.")] = 0.1,
     bootstrap: Annotated[int, typer.Option(min=10, help="Draws of queries for the 95 % intervals.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 1,
-    threads: Annotated[int, typer.Option(min=1, help="Processor threads.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, max=2**62, help="Of the bootstrap.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, max=1024, help="Processor threads.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout in place of the table.")] = False,
     force: artifacts.ForceOption = False,
 ) -> None:
@@ -68,7 +68,7 @@ def evaluate(
             job.done(f"{len(truth.pair_items):,} test pairs of {len(truth.queries):,} queries")
     if artifacts.is_planning():
         return
-    with artifacts.reading(run, WRITES) as published:
+    with artifacts.reading(run, WRITES, config) as published:
         frame = published.read("metrics.parquet")
     if as_json:
         console.out.print(json.dumps(frame.to_dicts()), soft_wrap=True)

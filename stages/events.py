@@ -130,6 +130,8 @@ def _columns(frame: "pl.DataFrame", settings: dict[str, Any], problems: tables.P
 
     wanted = {"query_id": settings["query_id"], "item_id": settings["item_id"]}
     wanted |= {name: settings[name] for name in ("timestamp", "weight") if settings[name] is not None}
+    if settings["query_id"] == settings["item_id"]:
+        raise SettingsError(f"--query-id and --item-id are one column, {settings['item_id']!r}", "SAME_COLUMN")
     present = [
         tables.need_column(frame, column, f"--{name.replace('_', '-')}", problems) for name, column in wanted.items()
     ]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import artifacts, console, contract, models, new_items, processor, publish
+from . import artifacts, console, contract, models, new_items, processor, publish, sources
 from .errors import NumberError, SettingsError
 
 if TYPE_CHECKING:
@@ -36,7 +36,9 @@ def export_embeddings(
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Where the vectors of --items go (a Parquet file).")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    threads: Annotated[int, typer.Option(min=1, help="Processor threads; another number changes the last digits.")] = 1,
+    threads: Annotated[
+        int, typer.Option(min=1, max=1024, help="Processor threads; another number changes the last digits.")
+    ] = 1,
     force: artifacts.ForceOption = False,
 ) -> None:
     """Write unit vectors: item_id, embedding for every item, query_id, embedding for every query.
@@ -54,8 +56,10 @@ def export_embeddings(
             "--output is where the vectors of --items go; the catalogue's go to the run folder", "OUTPUT"
         )
     if items is not None:
-        with artifacts.reading(run, reads) as job:
-            _export_new(job, folder, items, output or run / f"{folder}new_item_embeddings.parquet", device, threads)
+        target = output or run / f"{folder}new_item_embeddings.parquet"
+        _refuse_to_overwrite(target, items, run)
+        with artifacts.reading(run, reads, config) as job:
+            _export_new(job, folder, items, target, device, threads)
         return
     with artifacts.Job(run, stage, settings, reads=reads, writes=writes, force=force) as job:
         if job.up_to_date:
@@ -81,6 +85,20 @@ def export_embeddings(
             + (f", {query_table.rows:,} queries" if queries else "")
             + f", width {vectors.shape[1]}"
         )
+
+
+def _refuse_to_overwrite(target: Path, items: Path, run: Path) -> None:
+    """Keep the vectors of new items off the table they are of, and off the files of the run folder."""
+    if target.suffix != ".parquet":
+        raise SettingsError(
+            f"--output {target}: the vectors are written as Parquet; end the name in .parquet", "OUTPUT"
+        )
+    if target.resolve() in {file.resolve() for file in sources.files_of(items)}:
+        raise SettingsError(f"--output {target}: is the table of --items; give another name", "OUTPUT")
+    if any(
+        target.resolve() == (run / part / name).resolve() for part in ("", contract.NO_SSL) for name in contract.WRITER
+    ):
+        raise SettingsError(f"--output {target}: is a file of the run folder; give another name", "OUTPUT")
 
 
 def _export_new(job: artifacts.Job, folder: str, source: Path, target: Path, device: str, threads: int) -> None:

@@ -87,8 +87,9 @@ def columns_of(
         kind, options = given.get(name, ("", {}))
         if kind == EXCLUDE:
             continue
-        if name.endswith(CODE) or name in {"item_id", "query_id"}:
-            problems.add("COLUMN_NAME", f"column {name!r} has a name that the artifacts use; rename or exclude it")
+        if not name or name.endswith(CODE) or name in {"item_id", "query_id"}:
+            what = "has a name that the artifacts use" if name else "has no name"
+            problems.add("COLUMN_NAME", f"column {name!r} {what}; rename or exclude it")
             continue
         try:
             chosen = Kind(kind) if kind else guess_kind(frame.schema[name])

@@ -79,6 +79,8 @@ def of_column(values: "pl.Series") -> tuple[str, str]:
     from ssl_recall.features import Kind
     from ssl_recall.vocabularies import Column, NotFiniteError, clean, guess_kind
 
+    if not values.name:
+        return EXCLUDE, "it has no name"
     if values.name.endswith(CODE) or values.name in {"item_id", "query_id"}:
         return EXCLUDE, "the artifacts use this name; rename the column to use it"
     option = ""

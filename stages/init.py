@@ -74,6 +74,11 @@ def init(
     lines += _defaults()
     with publish.replacing(output) as file:
         file.write(("\n".join(lines) + "\n").encode())
+    if found.unusable_time is not None:
+        console.warn(
+            f"{found.unusable_time} is of type {log.schema[found.unusable_time]}, which does not order the rows: write "
+            "dates, datetimes or integers, or the split is by a hash and not by time"
+        )
     console.out.print(f"{output}: look over the guesses, then run: ssl-recall run --config {output}", soft_wrap=True)
 
 

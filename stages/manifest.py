@@ -75,12 +75,14 @@ def output_of(manifest: Manifest, name: str) -> str | None:
     return None
 
 
-def verified(run: Path, manifest: Manifest, name: str) -> str:
+def verified(run: Path, manifest: Manifest, name: str, flags: str) -> str:
     """Give a file's sha256, which is its stage's and of today's inputs. Raises ArtifactError when it is not."""
-    path, command = run / name, f"{contract.command_for(name)} --run {run}"
+    path, command = run / name, contract.command_for(name) + flags
     expected = output_of(manifest, name)
-    if expected is None or not path.exists():
+    if not path.exists():
         raise ArtifactError(f"{path}: missing; run: {command}", "MISSING")
+    if expected is None:
+        raise ArtifactError(f"{path}: is not in {run / NAME}, so nobody knows it; run: {command}", "MISSING")
     found = sha256(path)
     if found != expected:
         raise ArtifactError(

@@ -64,7 +64,7 @@ def prepare(
     max_unknown_share: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Refuse when more interactions name unknown items or queries.")
     ] = 0.5,
-    seed: Annotated[int, typer.Option(min=0, help="Of the split where there is no time.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, max=2**62, help="Of the split where there is no time.")] = 1,
     force: artifacts.ForceOption = False,
 ) -> None:
     """Check the interactions and the catalogue, encode the features, split by time (or by a seeded hash of the pair).
@@ -90,7 +90,8 @@ def prepare(
         _warn(found)
         sizes = ", ".join(f"{part.height:,} {name}" for name, part in parts.items())
         sizes += f", {found.below:,} below the least weight" if found.below else ""
-        job.done(f"{encoded['items'].height:,} items, {encoded['queries'].height:,} queries, {sizes}")
+        how = "time" if timestamp is not None else "a hash of the pair"
+        job.done(f"{encoded['items'].height:,} items, {encoded['queries'].height:,} queries; split by {how}: {sizes}")
 
 
 def _indexed(part: "pl.DataFrame", encoded: "dict[str, pl.DataFrame]") -> "pl.DataFrame":

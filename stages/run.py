@@ -15,9 +15,9 @@ PIPELINE: tuple[tuple[str, ...], ...] = (
     ("compute-popularity",),
     ("compute-mi",),
     ("build-views",),
-    ("train",),
+    ("train", "--ssl"),
     ("train", "--no-ssl"),
-    ("export-embeddings",),
+    ("export-embeddings", "--ssl"),
     ("export-embeddings", "--no-ssl"),
     ("evaluate",),
 )

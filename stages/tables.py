@@ -95,7 +95,7 @@ def need_column(frame: "pl.DataFrame", name: str, flag: str, problems: Problems)
     """Note a column that is not there, with the nearest that is."""
     if name in frame.columns:
         return True
-    close = difflib.get_close_matches(name, frame.columns, n=1, cutoff=0.3)
+    close = difflib.get_close_matches(name, frame.columns, n=1, cutoff=0.5)
     hint = f"; did you mean {flag} {close[0]!r}?" if close else f"; there are {frame.columns[:EXAMPLES]}"
     problems.add("NO_COLUMN", f"no column {name!r}{hint}")
     return False

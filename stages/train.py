@@ -65,7 +65,7 @@ def train(
     logq: Annotated[bool, typer.Option(help="Take log p off the logits.")] = True,
     batch_size: Annotated[int, typer.Option(min=2, help="Interactions a step; their items are its negatives.")] = 1024,
     further_negatives: Annotated[
-        int, typer.Option(min=0, help="Items drawn uniformly a step as negatives beside the batch's own.")
+        int, typer.Option(min=0, max=2**24, help="Items drawn uniformly a step as negatives beside the batch's own.")
     ] = 1024,
     cold_negative_rate: Annotated[
         float,
@@ -97,9 +97,11 @@ def train(
     width: Annotated[int, typer.Option(min=1, help="Width of the vectors that are compared and exported.")] = 64,
     id_dropout: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of ids hidden in the main task.")] = 0.1,
     history: Annotated[int, typer.Option(min=0, help="Describe a query by the last n items it took, too.")] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="First weights and all draws.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, max=2**62, help="First weights and all draws.")] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    threads: Annotated[int, typer.Option(min=1, help="Processor threads; another number changes the last digits.")] = 1,
+    threads: Annotated[
+        int, typer.Option(min=1, max=1024, help="Processor threads; another number changes the last digits.")
+    ] = 1,
     force: artifacts.ForceOption = False,
 ) -> None:
     """Train query and item towers: in-batch softmax with logQ, plus the self-supervised task on the item tower.

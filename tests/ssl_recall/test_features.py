@@ -263,3 +263,16 @@ def test_ranges_are_pythons_ranges_one_after_the_other(pairs: list[tuple[int, in
     lengths = torch.tensor([length for _, length in pairs], dtype=torch.int64)
     expected = [number for start, length in pairs for number in range(start, start + length)]
     assert features.ranges(starts, lengths).tolist() == expected
+
+
+def test_a_vector_that_is_no_number_and_declared_missing_is_zeros_for_the_towers() -> None:
+    """Its code is 0, and 0 times NaN would be NaN."""
+    vectors = pl.Series([[1.0, 2.0], [float("nan"), 1.0], [float("inf"), 0.0], None], dtype=pl.Array(pl.Float32, 2))
+    frame = pl.DataFrame({"image": vectors, "image__code": pl.Series([1, 0, 0, 0], dtype=pl.Int32)})
+    described = pl.DataFrame({"feature": ["image"], "kind": ["dense"], "vocabulary": ["image"], "width": [2]})
+    assert features.encoded_table(frame, described).dense["image"].tolist() == [
+        [1.0, 2.0],
+        [0.0, 0.0],
+        [0.0, 0.0],
+        [0.0, 0.0],
+    ]

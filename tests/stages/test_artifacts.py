@@ -472,3 +472,13 @@ def working(run: Path) -> Iterator["subprocess.Popen[str]"]:
     finally:
         process.kill()
         process.wait()
+
+
+def test_a_run_folder_that_is_a_file_is_refused_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("mine")
+    with (
+        pytest.raises(SettingsError, match=r"RUN: --run .*/run: is a file; name a folder"),
+        Job(tmp_path / "run", "x", {}),
+    ):
+        pass
+    assert (tmp_path / "run").read_text() == "mine"

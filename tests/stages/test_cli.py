@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from stages import cli
 from stages.artifacts import Job
 from stages.compute_popularity import compute_popularity
 
@@ -165,8 +166,9 @@ def test_a_locked_run_folder_is_exit_75_and_names_the_process(catalogue: Path) -
 
 def test_a_run_folder_that_cannot_be_made_is_exit_5(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    for run in ("file", "x" * 300):
-        assert "FILE: " in refusal(call("compute-popularity", "--run", run, cwd=tmp_path), 5)
+    assert "FILE: " in refusal(call("compute-popularity", "--run", "x" * 300, cwd=tmp_path), 5)
+    assert "RUN: " in refusal(call("compute-popularity", "--run", "file", cwd=tmp_path), 2)
+    assert "RUN: " in refusal(call("compute-popularity", "--run", "", cwd=tmp_path), 2)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -292,3 +294,12 @@ def python(script: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
 def digests(folder: Path) -> dict[str, str]:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.mark.parametrize(
+    "text", ["[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried", "CUDA out of memory"]
+)
+def test_memory_that_torch_does_not_get_is_exit_5(text: str) -> None:
+    code, line = cli._outcome(RuntimeError(text))
+    assert (code, line.partition(":")[0]) == (5, "OUT_OF_MEMORY")
+    assert cli._outcome(RuntimeError("shapes do not match"))[0] == 70

@@ -172,3 +172,12 @@ def test_a_sound_table_has_no_notes(popular: float, pairs: int, k: int, notes: i
     found = list(metrics_table.notes(figures, ["most-popular", "ssl"], k))
     assert len(found) == notes
     assert any(note.startswith("most popular is as good") for note in found) == (popular == 0.2)
+
+
+def test_a_baseline_that_has_gone_is_spoken_of(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / "no-ssl" / "item_embeddings.parquet").unlink()
+    evaluate(run, k=[5], config=Path("mine.toml"))
+    output = capsys.readouterr()
+    assert "no-ssl/item_embeddings.parquet: missing, and left out" in output.err
+    assert f"run: ssl-recall export-embeddings --no-ssl --config mine.toml --run {run}" in output.err
+    assert "no SSL" not in output.out

@@ -247,3 +247,11 @@ def test_without_a_model_the_command_that_makes_it_is_named(run: Path) -> None:
 def test_an_output_without_items_is_refused_not_ignored(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="--output is where the vectors of --items go"):
         export_embeddings(tmp_path / "run", output=tmp_path / "vectors.parquet")
+
+
+@pytest.mark.parametrize("name", ["new.parquet", "run/items.parquet", "run/no-ssl/training.parquet", "vectors.csv"])
+def test_the_vectors_of_new_items_do_not_overwrite_what_is_there(tmp_path: Path, name: str) -> None:
+    (tmp_path / "new.parquet").write_bytes(b"mine")
+    with pytest.raises(SettingsError, match="OUTPUT: --output"):
+        export_embeddings(tmp_path / "run", items=tmp_path / "new.parquet", output=tmp_path / name)
+    assert (tmp_path / "new.parquet").read_bytes() == b"mine"

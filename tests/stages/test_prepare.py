@@ -64,7 +64,7 @@ def test_small_tables_by_hand(prepared: Prepared, capsys: pytest.CaptureFixture[
         ("c", 1),
     ]
     output = capsys.readouterr()
-    assert "4 items, 3 queries, 5 train, 0 validation, 0 test" in output.err
+    assert "4 items, 3 queries; split by a hash of the pair: 5 train, 0 validation, 0 test" in output.err
     assert not output.out
 
 

@@ -334,3 +334,16 @@ def test_a_refusal_leaves_an_earlier_run_as_it_was(tmp_path: Path, prepared: Pre
     with pytest.raises(InputError, match="DUP_ITEM_ID"):
         prepared(LOG, pl.concat([ITEMS, ITEMS]))
     assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.name != ".lock"} == before
+
+
+def test_one_column_is_no_query_and_item(refused: Refused) -> None:
+    message = refused(kind=SettingsError, query_id="item_id")
+    assert message == "SAME_COLUMN: --query-id and --item-id are one column, 'item_id'"
+
+
+def test_a_column_without_a_name_is_to_be_excluded(refused: Refused, prepared: Prepared) -> None:
+    items = ITEMS.with_columns(pl.Series("", [1, 2, 3, 4]))
+    assert "COLUMN_NAME: " in refused(items=items)
+    assert refused(items=items).endswith("column '' has no name; rename or exclude it")
+    found = prepared(LOG, items, item_features=["=exclude"])
+    assert found["features"]["feature"].to_list()[:2] == ["item_id", "colour"]

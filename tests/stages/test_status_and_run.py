@@ -380,3 +380,20 @@ def test_raw_data_that_has_gone_is_named_by_status_and_refused_by_run(folder: Pa
     assert "to run: NO_FILE: --interactions log.parquet: no Parquet or CSV file there" in result.output
     result = call("run", "--run", "run")
     assert "did you mean logs.parquet?" in str(result.exception)
+
+
+def test_run_trains_both_models_whatever_the_file_says_of_ssl(folder: Path) -> None:
+    settings = folder / "ssl-recall.toml"
+    settings.write_text(settings.read_text().replace("epochs = 1", "epochs = 1\nssl = false"))
+    assert call("run", "--run", "run").exit_code == 0
+    assert call("status", "--run", "run", "--json").output.count('"stale": null') == len(STAGES)
+
+
+def test_a_command_in_a_message_names_the_settings_file(folder: Path) -> None:
+    (folder / "ssl-recall.toml").rename(folder / "other.toml")
+    (folder / "run" / "popularity.parquet").unlink()
+    result = call("train", "--config", "other.toml", "--run", "run")
+    assert str(result.exception).endswith("run: ssl-recall compute-popularity --config other.toml --run run")
+    (folder / "run" / "manifest.json").unlink()
+    result = call("train", "--config", "other.toml", "--run", "run")
+    assert "is not in run/manifest.json, so nobody knows it; run: ssl-recall prepare --config" in str(result.exception)
