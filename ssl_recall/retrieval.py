@@ -4,27 +4,44 @@ Known positives, a pair of tensors (offsets (Q + 1,), items (E,)) sorted by quer
 scores stand in the order of their index.
 """
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
 Known = tuple[Tensor, Tensor]
 NOTHING = -1  # the index that fills a list when fewer than k items are left
+BLOCK = 2**24  # cosines at a time: 64 MiB
+LEAST_ROWS = 64  # queries at a time, for fewer would not fill a matrix product
+GROUP = 32  # columns of which one is looked at first
 
 
 def top_k(
-    queries: Tensor, items: Tensor, k: int, known: Known | None = None, block: int = 1024
+    queries: Tensor, items: Tensor, k: int, known: Known | None = None, block: int = BLOCK
 ) -> tuple[Tensor, Tensor]:
     """Give the k items nearest to each query: (Q, D), (N, D) unit rows -> indices (Q, k) int64, cosines (Q, k) float32.
 
-    Where fewer than k items are left the index is -1 and the cosine -inf. Memory is block * N floats.
+    Where fewer than k items are left the index is -1 and the cosine -inf. Scores `block` cosines at a time, whatever Q
+    and N; what is kept besides is Q * k.
     """
     width = min(k, len(items))
     indices = torch.full((len(queries), k), NOTHING, dtype=torch.int64, device=queries.device)
     scores = torch.full((len(queries), k), float("-inf"), device=queries.device)
-    for rows, cosines in _blocks(queries, items, known, block):
-        best, at = _stable_top(cosines, width)
+    columns = max(min(len(items), block // LEAST_ROWS), 1)
+    size = max(block // columns, 1)
+    buffer = queries.new_empty(min(size, len(queries)) * columns)
+    for start in range(0, len(queries), size):
+        rows = slice(start, min(start + size, len(queries)))
+        best, at = scores[rows, :0], indices[rows, :0]
+        for first in range(0, len(items), columns):
+            part = slice(first, min(first + columns, len(items)))
+            cosines = buffer[: (rows.stop - rows.start) * (part.stop - part.start)].view(rows.stop - rows.start, -1)
+            torch.mm(queries[rows], items[part].T, out=cosines)
+            if known is not None:
+                _hide(cosines, known, rows, part)
+            found, place = _nearest(cosines, min(width, cosines.shape[1]))
+            # of equal ones those of an earlier part have the lower index and stand before
+            best, order = torch.sort(torch.cat([best, found], 1), dim=1, descending=True, stable=True)
+            at = torch.cat([at, place + first], 1).gather(1, order)[:, :width]
+            best = best[:, :width]
         indices[rows, :width] = torch.where(best.isinf(), NOTHING, at)
         scores[rows, :width] = best
     return indices, scores
@@ -52,32 +69,45 @@ def most_popular(counts: Tensor, queries: int, k: int, known: Known | None = Non
     return lists
 
 
-def _blocks(queries: Tensor, items: Tensor, known: Known | None, block: int) -> Iterator[tuple[slice, Tensor]]:
-    """Score the catalogue for `block` queries at a time, known positives at -inf."""
-    transposed = items.T.contiguous()
-    for start in range(0, len(queries), block):
-        rows = slice(start, min(start + block, len(queries)))
-        cosines = queries[rows] @ transposed
-        if known is not None:
-            offsets, taken = known
-            lengths = offsets[rows.start + 1 : rows.stop + 1] - offsets[rows]
-            owner = torch.repeat_interleave(torch.arange(len(lengths), device=taken.device), lengths)
-            cosines[owner, taken[offsets[rows.start] : offsets[rows.stop]].long()] = float("-inf")
-        yield rows, cosines
+def _hide(cosines: Tensor, known: Known, rows: slice, part: slice) -> None:
+    """Put the known positives of these queries among these items at -inf."""
+    offsets, taken = known
+    bounds = offsets[rows.start : rows.stop + 1]
+    owner = torch.repeat_interleave(torch.arange(len(bounds) - 1, device=taken.device), bounds.diff())
+    column = taken[bounds[0] : bounds[-1]].long() - part.start
+    inside = (column >= 0) & (column < part.stop - part.start)
+    cosines[owner[inside], column[inside]] = float("-inf")
 
 
-def _stable_top(cosines: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Give the `width` largest of every row, equal ones in the order of their index."""
-    best, at = torch.topk(cosines, width, dim=1)
-    last = best[:, -1:]
-    tied = ((cosines >= last).sum(1) > width) & ~last[:, 0].isinf()  # which of the last equal ones topk took is open
-    if bool(tied.any()):
-        order = torch.sort(cosines[tied], dim=1, descending=True, stable=True)
-        best[tied], at[tied] = order.values[:, :width], order.indices[:, :width]
+def _nearest(cosines: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Give the `width` largest of every row and where they stand, equal ones in the order of their index.
+
+    The columns are dealt into groups: the largest `width` values stand in the groups with the `width` largest maxima,
+    so that few values need to be ordered. One more than asked for is looked at, to see whether the last is tied.
+    """
+    columns = cosines.shape[1]
+    spare = min(width + 1, columns)
+    count = columns // GROUP
+    candidates, place = cosines, None
+    if count > 2 * spare:
+        maxima = cosines[:, : count * GROUP].view(-1, GROUP, count).amax(1)
+        group = torch.topk(maxima, spare, dim=1, sorted=False).indices
+        dealt = torch.arange(GROUP, device=cosines.device)[:, None] * count
+        left = torch.arange(count * GROUP, columns, device=cosines.device).expand(len(cosines), -1)
+        place = torch.cat([(group[:, None] + dealt).flatten(1), left], 1)
+        candidates = cosines.gather(1, place)
+    best, at = torch.topk(candidates, spare, dim=1)
+    at = at if place is None else place.gather(1, at)
     by_index = torch.argsort(at, dim=1)
-    best, at = best.gather(1, by_index), at.gather(1, by_index)
-    order_of = torch.argsort(best, dim=1, descending=True, stable=True)
-    return best.gather(1, order_of), at.gather(1, order_of)
+    best, order = torch.sort(best.gather(1, by_index), dim=1, descending=True, stable=True)
+    at = at.gather(1, by_index).gather(1, order)
+    if spare > width:
+        tied = (best[:, width] == best[:, width - 1]) & ~best[:, width].isinf()  # which of them was taken is open
+        best, at = best[:, :width].contiguous(), at[:, :width].contiguous()
+        if bool(tied.any()):
+            whole = torch.sort(cosines[tied], dim=1, descending=True, stable=True)
+            best[tied], at[tied] = whole.values[:, :width], whole.indices[:, :width]
+    return best, at
 
 
 def _filled(lists: Tensor, k: int) -> Tensor:

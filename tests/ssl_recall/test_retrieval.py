@@ -1,5 +1,6 @@
 import math
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -56,6 +57,18 @@ def test_top_k_is_a_full_sort_without_the_known(
     for row, found in enumerate(indices.tolist()):
         expected = [(queries[row] @ items[i]).item() if i >= 0 else -math.inf for i in found]
         assert scores[row].tolist() == expected
+
+
+@pytest.mark.parametrize("levels", [3, 40, 10**6], ids=["ties everywhere", "some ties", "hardly a tie"])
+@pytest.mark.parametrize("block", [64, 64 * 700, 2**24])
+@pytest.mark.parametrize("items", [130, 2000, 2111])
+def test_many_items_in_groups_and_parts_are_a_full_sort(levels: int, block: int, items: int) -> None:
+    source = torch.Generator().manual_seed(items)
+    queries, vectors = torch.eye(6), torch.randint(levels, (items, 6), generator=source) / levels
+    known = [set(torch.randint(items, (20,), generator=source).tolist()) for _ in range(6)]
+    indices, scores = retrieval.top_k(queries, vectors, 7, known_of(known), block)
+    assert indices.tolist() == slow_top_k(queries, vectors, 7, known)
+    assert torch.equal(scores, (queries @ vectors.T).gather(1, indices))
 
 
 def test_equal_items_stand_in_the_order_of_their_index() -> None:
