@@ -8,24 +8,43 @@ code that stands twice in an item counts twice. A missing value is a value of it
 - The plug-in MI is biased up by about (values_a - 1)(values_b - 1) / 2N: two independent features of 200 and 50 values
   over 5,000 items score .986 nats. The chance level, the same MI with b's rows shuffled among the items, is that bias.
 - Of a multi-valued feature the formula makes MI(f; f) < H(f): which of its values stand together is left to chance.
+
+Pairs of values are counted in a table where there is room for all that are possible, else by sorting those that are
+there, a part of a's values at a time.
 """
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
-from typing import Any
 
-import narwhals.stable.v2 as nw
 import numpy as np
-from narwhals.stable.v2.typing import IntoDataFrame, IntoDataFrameT, IntoLazyFrameT
+import polars as pl
 from numpy.typing import NDArray
 
 NOTHING = 1e-12  # nats; a denominator below it has no information to share
+TABLE = 2**22  # possible pairs up to which they are counted in a table
+ROWS = 2**20  # items whose pairs are spelled out at a time
+SORTED = 2**25  # pairs that are sorted at a time, where `buckets` does not say otherwise
 SCHEMA = (
-    {"feature_a": nw.String, "feature_b": nw.String}
-    | dict.fromkeys(("mi", "mi_chance", "mi_corrected", "mi_normalised", "entropy_a", "entropy_b"), nw.Float64)
-    | {"values_a": nw.Int64, "values_b": nw.Int64}
+    {"feature_a": pl.String, "feature_b": pl.String}
+    | dict.fromkeys(("mi", "mi_chance", "mi_corrected", "mi_normalised", "entropy_a", "entropy_b"), pl.Float64)
+    | {"values_a": pl.Int64, "values_b": pl.Int64}
 )
+
+
+@dataclass(frozen=True)
+class Codes:
+    """One feature of N items, one item's codes after the other's; a missing value is one code 0."""
+
+    values: NDArray[np.int64]  # (V,) not negative
+    lengths: NDArray[np.int64] | None  # (N,), at least 1; None where every item has one
+    size: int  # above every code
+
+    @property
+    def rows(self) -> int:
+        """N."""
+        return len(self.values) if self.lengths is None else len(self.lengths)
 
 
 @dataclass(frozen=True)
@@ -38,78 +57,77 @@ class Pair:
     mi_chance: float  # mean plug-in of the same two features when they have nothing to do with each other
 
 
-def contingency(
-    codes: IntoLazyFrameT,  # one row an item; int columns, or list<int> of a multi-valued feature
-    *features: str,  # one for its marginal, two for the joint; the same twice is allowed
-) -> IntoLazyFrameT:
-    """Count how often values stand together: -> value_0, value_1, .., share, rows (all integers), sorted.
+def codes_of(column: pl.Series) -> Codes:
+    """Take a column of codes, integers or lists of them; a null, or a list of nothing, is one code 0."""
+    lengths = None
+    if isinstance(column.dtype, pl.List):
+        lengths = np.maximum(column.list.len().fill_null(0).to_numpy().astype(np.int64), 1)
+        column = column.explode(empty_as_null=True)
+    values = column.cast(pl.Int64).fill_null(0).to_numpy()
+    return Codes(values, lengths, int(values.max(initial=0)) + 1)
 
-    The mass of a tuple of values is the sum of rows / share over its lines; integers until then, so that no engine's
-    order of adding shows.
+
+def fingerprint(codes: Codes, *settings: int) -> str:
+    """Give 16 hexadecimal digits that change with any code of the feature, and with the settings of the measure."""
+    digest = hashlib.sha256(repr((codes.rows, *settings)).encode())
+    for part in (codes.values, codes.lengths):
+        if part is not None:
+            digest.update(np.ascontiguousarray(part).data)
+    return digest.hexdigest()[:16]
+
+
+def pair_information(
+    codes: Mapping[str, Codes], pairs: Iterable[tuple[str, str]], *, seed: int = 0, shuffles: int = 1, buckets: int = 0
+) -> Iterator[Pair]:
+    """Measure pairs, each the same number whatever else is measured, and b, a as a, b; ordered by the later name.
+
+    The chance level is the mean over `shuffles` seeded permutations of the feature whose name is the later one. Pairs
+    too many for a table are sorted in `buckets` parts, 0 for as many as they need; the number changes no result.
+    Raises ValueError when there are no items.
     """
-    names = [f"value_{number}" for number in range(len(features))]
-    frame = nw.from_native(codes).select(
-        nw.col(feature).alias(name) for name, feature in zip(names, features, strict=True)
-    )
-    lists = [name for name, dtype in frame.collect_schema().items() if dtype == nw.List]
-    share = nw.lit(1, dtype=nw.Int64)
-    for name in lists:
-        length = nw.col(name).list.len().cast(nw.Int64)
-        share = share * nw.when(length > 0).then(length).otherwise(nw.lit(1, dtype=nw.Int64))
-    frame = frame.with_columns(share.alias("share"))
-    for name in lists:  # an empty list loses its row when it is exploded, a null keeps it
-        frame = frame.with_columns(nw.when(nw.col(name).list.len() > 0).then(nw.col(name)).alias(name)).explode(name)
-    frame = frame.with_columns(nw.col(*names).fill_null(0).cast(nw.Int64))
-    counts = frame.group_by(*names, "share").agg(nw.len().cast(nw.Int64).alias("rows"))
-    return counts.sort(*names, "share").to_native()
+    by_second: dict[str, list[tuple[str, str]]] = {}
+    for a, b in pairs:
+        by_second.setdefault(max(a, b), []).append((a, b))
+    for second, wanted in by_second.items():
+        own = codes[second]
+        mi = {min(pair): _plug_in(codes[min(pair)], own, buckets) for pair in wanted}
+        chance = dict.fromkeys(mi, 0.0)
+        for number in range(shuffles):
+            moved = _shuffled(own, np.random.default_rng([seed, number]))
+            for first in chance:
+                chance[first] += _plug_in(codes[first], moved, buckets) / shuffles
+        for a, b in wanted:
+            yield Pair(a, b, mi[min(a, b)], chance[min(a, b)])
 
 
-def pair_information(codes: IntoDataFrame, a: str, b: str, *, seed: int = 0, shuffles: int = 1) -> Pair:
-    """Measure one pair of the codes' columns, on its own: the same number whatever else is measured, and b, a as a, b.
-
-    The chance level is the mean over `shuffles` seeded permutations. Raises ValueError when there are no items.
-    """
-    first, second = sorted((a, b))
-    frame = nw.from_native(codes, eager_only=True)
-    mi = _plug_in(frame.select(nw.col(first).alias("a"), nw.col(second).alias("b")))
-    chance = [_plug_in(_shuffled(frame, first, second, np.random.default_rng([seed, n]))) for n in range(shuffles)]
-    return Pair(a, b, mi, float(np.mean(chance)) if chance else 0.0)
-
-
-def entropy(codes: IntoDataFrame, feature: str) -> tuple[float, int]:
+def entropy(codes: Codes) -> tuple[float, int]:
     """Give H(feature) in nats and the number of distinct codes, missing among them."""
-    frame = nw.from_native(codes, eager_only=True)
-    _, mass = _masses(frame, feature)
-    p = mass / mass.sum()
-    return float(-(p * np.log(p)).sum()) + 0.0, len(mass)  # + 0.0: a constant's -0.0 is 0
+    mass = _marginal(codes)
+    p = mass[mass > 0] / mass.sum()
+    return float(-(p * np.log(p)).sum()) + 0.0, len(p)  # + 0.0: a constant's -0.0 is 0
 
 
 def mutual_information_matrix(
-    codes: IntoDataFrameT,  # one column a feature, N rows
-    pairs: Iterable[Pair] | None = None,  # those already measured; None measures all
-) -> IntoDataFrameT:
-    """Lay all K * K ordered pairs out in long form, in the order of the columns.
+    features: Iterable[str],  # K names, in the order of the matrix
+    pairs: Iterable[Pair],
+    entropies: Mapping[str, tuple[float, int]],  # what `entropy` gives of each
+) -> pl.DataFrame:
+    """Lay all K * K ordered pairs out in long form.
 
     -> feature_a, feature_b, mi, mi_chance, mi_corrected = mi - mi_chance, mi_normalised = mi_corrected / (min(H_a, H_b)
     - mi_chance) (1: one feature determines the other; 0: no more than chance; 0 too where chance explains everything),
     entropy_a, entropy_b (nats), values_a, values_b. Raises ValueError when a pair is missing.
     """
-    frame = nw.from_native(codes, eager_only=True)
-    features = frame.columns
-    if pairs is None:
-        pairs = [pair_information(codes, a, b) for a, b in combinations_with_replacement(features, 2)]
+    names = list(features)
     known = {frozenset((pair.feature_a, pair.feature_b)): pair for pair in pairs}
-    missing = [(a, b) for a, b in combinations_with_replacement(features, 2) if frozenset((a, b)) not in known]
+    missing = [(a, b) for a, b in combinations_with_replacement(names, 2) if frozenset((a, b)) not in known]
     if missing:
         raise ValueError(f"{len(missing)} pairs are not measured, first {missing[0]}")
-    entropies = {feature: entropy(codes, feature) for feature in features}
-    rows = [_row(known[frozenset((a, b))], a, b, entropies) for a in features for b in features]
-    columns = {name: [row[number] for row in rows] for number, name in enumerate(SCHEMA)}
-    matrix: IntoDataFrameT = nw.from_dict(columns, SCHEMA, backend=frame.implementation).to_native()
-    return matrix
+    rows = [_row(known[frozenset((a, b))], a, b, entropies) for a in names for b in names]
+    return pl.DataFrame(rows, SCHEMA, orient="row")
 
 
-def _row(pair: Pair, a: str, b: str, entropies: dict[str, tuple[float, int]]) -> tuple[str | float | int, ...]:
+def _row(pair: Pair, a: str, b: str, entropies: Mapping[str, tuple[float, int]]) -> tuple[str | float | int, ...]:
     (entropy_a, values_a), (entropy_b, values_b) = entropies[a], entropies[b]
     corrected = pair.mi - pair.mi_chance
     room = min(entropy_a, entropy_b) - pair.mi_chance
@@ -117,31 +135,106 @@ def _row(pair: Pair, a: str, b: str, entropies: dict[str, tuple[float, int]]) ->
     return a, b, pair.mi, pair.mi_chance, corrected, normalised, entropy_a, entropy_b, values_a, values_b
 
 
-def _shuffled(frame: nw.DataFrame[Any], a: str, b: str, rng: np.random.Generator) -> nw.DataFrame[Any]:
-    """Give b's rows to other items."""
-    shuffled = frame.get_column(b)[rng.permutation(len(frame)).tolist()]
-    return frame.select(nw.col(a).alias("a")).with_columns(shuffled.alias("b"))
-
-
-def _masses(frame: nw.DataFrame[Any], *features: str) -> tuple[list[NDArray[np.int64]], NDArray[np.float64]]:
-    """Give the distinct tuples of values, a column (R,) a feature, and their mass (R,) in items."""
-    if not len(frame):
+def _plug_in(a: Codes, b: Codes, buckets: int) -> float:
+    if not a.rows:
         raise ValueError("no items, so nothing to measure")
-    lines = nw.from_native(contingency(frame.lazy().to_native(), *features)).collect()
-    values = [lines[f"value_{number}"].to_numpy() for number in range(len(features))]
-    changed = np.zeros(len(lines), bool)
-    changed[0] = True
-    for column in values:
-        changed[1:] |= column[1:] != column[:-1]
-    starts = np.flatnonzero(changed)
-    mass = np.add.reduceat(lines["rows"].to_numpy() / lines["share"].to_numpy(), starts)
-    return [column[starts] for column in values], mass
-
-
-def _plug_in(pair: nw.DataFrame[Any]) -> float:
-    (a, b), mass = _masses(pair, "a", "b")
-    of_a, of_b = np.bincount(a, weights=mass), np.bincount(b, weights=mass)
-    total = mass.sum()
-    mi = float((mass * np.log(mass * total / (of_a[a] * of_b[b]))).sum() / total)
+    of_a, of_b, total = _marginal(a), _marginal(b), float(a.rows)
+    mi = 0.0
+    for u, v, mass in _joint(a, b, buckets):
+        mi += float((mass * np.log(mass * total / (of_a[u] * of_b[v]))).sum() / total)
     assert mi >= -1e-9, f"mutual information is never negative, got {mi}: the masses are inconsistent"
     return mi
+
+
+def _marginal(codes: Codes) -> NDArray[np.float64]:
+    """Give the mass of every code, in items: (size,)."""
+    if not codes.rows:
+        raise ValueError("no items, so nothing to measure")
+    weights = None if codes.lengths is None else np.repeat(1 / codes.lengths, codes.lengths)
+    return np.bincount(codes.values, weights, minlength=codes.size).astype(np.float64)
+
+
+def _joint(
+    a: Codes, b: Codes, buckets: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]]:
+    """Give the pairs of values that stand together and their mass in items, a part at a time: (R,), (R,), (R,)."""
+    if a.size * b.size <= TABLE:
+        table = np.zeros(a.size * b.size)
+        for keys, shares in _spelled_out(a, b):
+            table += np.bincount(keys, None if shares is None else 1 / shares, minlength=len(table))
+        at = np.flatnonzero(table)
+        yield at // b.size, at % b.size, table[at]
+        return
+    parts = buckets or -(-_pairs_in(a, b) // SORTED)
+    most = int((1 if a.lengths is None else a.lengths.max()) * (1 if b.lengths is None else b.lengths.max()))
+    for part in range(parts):
+        found = []
+        for keys, shares in _spelled_out(a, b):
+            packed = keys * most + (
+                0 if shares is None else shares - 1
+            )  # whole numbers, so that sorting is all it takes
+            found.append(packed if parts == 1 else packed[keys // b.size % parts == part])
+        packed = np.concatenate(found)
+        if len(packed):
+            yield _counted(packed, most, b.size)
+
+
+def _counted(
+    packed: NDArray[np.int64], most: int, size: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Add up the masses of equal keys, which are the high part; the low one is the share less 1."""
+    packed.sort()
+    starts = np.flatnonzero(np.concatenate([[True], packed[1:] != packed[:-1]]))
+    counts = np.diff(starts, append=len(packed))
+    keys, mass = packed[starts] // most, counts / (packed[starts] % most + 1)
+    first = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
+    return keys[first] // size, keys[first] % size, np.add.reduceat(mass, first)
+
+
+def _pairs_in(a: Codes, b: Codes) -> int:
+    """Count the pairs of values of all items."""
+    if a.lengths is None:
+        return len(b.values)
+    return len(a.values) if b.lengths is None else int(a.lengths @ b.lengths)
+
+
+def _spelled_out(a: Codes, b: Codes) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64] | None]]:
+    """Spell the pairs of ROWS items at a time out: u * size of b + v, and |U| |V| (None where that is 1 throughout)."""
+    starts_a, starts_b = _starts(a), _starts(b)
+    for low in range(0, a.rows, ROWS):
+        high = min(low + ROWS, a.rows)
+        of_a, of_b = a.values[starts_a[low] : starts_a[high]] * b.size, b.values[starts_b[low] : starts_b[high]]
+        if a.lengths is None and b.lengths is None:
+            yield of_a + of_b, None
+            continue
+        one = np.ones(high - low, np.int64)
+        in_a = one if a.lengths is None else a.lengths[low:high]
+        in_b = one if b.lengths is None else b.lengths[low:high]
+        per_a = np.repeat(in_b, in_a)  # how many values of b each value of a meets
+        if b.lengths is not None:
+            of_b = of_b[_ranges(np.repeat(np.cumsum(in_b) - in_b, in_a), per_a)]
+        else:
+            of_b = np.repeat(of_b, in_a)
+        yield np.repeat(of_a, per_a) + of_b, np.repeat(in_a * in_b, in_a * in_b)
+
+
+def _starts(codes: Codes) -> NDArray[np.int64]:
+    """Where each item's values begin, and where the last one's end: (N + 1,)."""
+    if codes.lengths is None:
+        return np.arange(codes.rows + 1)
+    return np.concatenate([[0], np.cumsum(codes.lengths)])
+
+
+def _shuffled(codes: Codes, rng: np.random.Generator) -> Codes:
+    """Give the items' values to other items."""
+    order = rng.permutation(codes.rows)
+    if codes.lengths is None:
+        return Codes(codes.values[order], None, codes.size)
+    starts, lengths = np.cumsum(codes.lengths) - codes.lengths, codes.lengths[order]
+    return Codes(codes.values[_ranges(starts[order], lengths)], lengths, codes.size)
+
+
+def _ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Concatenate start .. start + length - 1 of every row."""
+    ends = np.cumsum(lengths)
+    return np.repeat(starts - ends + lengths, lengths) + np.arange(ends[-1] if len(ends) else 0)

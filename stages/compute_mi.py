@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+    from ssl_recall.mutual_information import Pair
+
 READS = ("items.parquet", "features.parquet")
 WRITES = ("mutual_information.parquet",)
 WIDEST = 16  # features of a heat table that fits a terminal; of more, the strongest pairs are listed
@@ -35,34 +37,73 @@ def compute_mi(
     ] = IdRole.EXCLUDE,
     shuffles: Annotated[int, typer.Option(min=1, help="Permutations that the chance level is the mean of.")] = 1,
     seed: Annotated[int, typer.Option(min=0, max=2**62, help="Of the permutations.")] = 1,
+    buckets: Annotated[
+        int, typer.Option(min=0, max=10_000, help="Parts that a pair of many values is counted in; 0: as memory wants.")
+    ] = 0,
     force: artifacts.ForceOption = False,
 ) -> None:
     """Compute the mutual information of every pair of item features, in nats over the catalogue.
 
     Reads items.parquet and features.parquet; writes mutual_information.parquet: every ordered pair with the plug-in MI,
     its chance level (the same with one feature's rows shuffled), the MI above chance, that as a share of what was
-    possible above chance (0 to 1), both entropies and numbers of values. Prints the last as a table.
+    possible above chance (0 to 1), both entropies and numbers of values. Prints the last as a table. A pair whose two
+    features have not changed is not measured again (--force measures all).
     """
-    with artifacts.Job(run, "compute-mi", locals(), reads=READS, writes=WRITES, force=force) as job:
+    settings = {name: value for name, value in locals().items() if name != "buckets"}  # which changes no result
+    with artifacts.Job(run, "compute-mi", settings, reads=READS, writes=WRITES, force=force) as job:
         if job.up_to_date:
             return
+        import polars as pl
+
         from ssl_recall import mutual_information
 
-        codes = _codes(job.read("items.parquet"), job.read("features.parquet"), with_id=id is IdRole.INCLUDE)
-        todo = list(combinations_with_replacement(codes.columns, 2))
-        pairs = []
-        with console.progress("compute-mi", len(todo) * codes.height) as advance:
-            for a, b in todo:
-                pairs.append(mutual_information.pair_information(codes, a, b, seed=seed, shuffles=shuffles))
-                advance(codes.height)
-        matrix = mutual_information.mutual_information_matrix(codes, pairs)
+        frame = _codes(job.read("items.parquet"), job.read("features.parquet"), with_id=id is IdRole.INCLUDE)
+        codes = {name: mutual_information.codes_of(frame[name]) for name in frame.columns}
+        prints = {name: mutual_information.fingerprint(column, seed, shuffles) for name, column in codes.items()}
+        known = None if force else job.previous("mutual_information.parquet")
+        pairs, entropies = _known(known, prints)
+        done = {frozenset((pair.feature_a, pair.feature_b)) for pair in pairs}
+        todo = [pair for pair in combinations_with_replacement(codes, 2) if frozenset(pair) not in done]
+        with console.progress("compute-mi", len(todo) * frame.height) as advance:
+            for pair in mutual_information.pair_information(codes, todo, seed=seed, shuffles=shuffles, buckets=buckets):
+                pairs.append(pair)
+                advance(frame.height)
+        entropies |= {name: mutual_information.entropy(codes[name]) for name in codes.keys() - entropies.keys()}
+        matrix = mutual_information.mutual_information_matrix(codes, pairs, entropies)
+        matrix = matrix.with_columns(
+            **{
+                f"fingerprint_{side}": matrix[f"feature_{side}"].replace_strict(prints, return_dtype=pl.String)
+                for side in "ab"
+            }
+        )
 
         _warn_of_useless(matrix)
-        if codes.width:
+        if codes:
             console.out.print("mutual information above chance, in % of what is possible", soft_wrap=True)
-            console.out.print(_heat_table(matrix) if codes.width <= WIDEST else _strongest(matrix))
+            console.out.print(_heat_table(matrix) if len(codes) <= WIDEST else _strongest(matrix))
         job.write("mutual_information.parquet", matrix)
-        job.done(f"{codes.height:,} items, {codes.width} features, {len(todo)} pairs")
+        kept = f" ({len(done)} of them known)" if done else ""
+        job.done(f"{frame.height:,} items, {len(codes)} features, {len(done) + len(todo)} pairs{kept}")
+
+
+def _known(matrix: "pl.DataFrame | None", prints: dict[str, str]) -> "tuple[list[Pair], dict[str, tuple[float, int]]]":
+    """Take from an earlier matrix the pairs and entropies of features that are as they were."""
+    import polars as pl
+
+    from ssl_recall.mutual_information import Pair
+
+    if matrix is None or "fingerprint_a" not in matrix.columns or not prints:
+        return [], {}
+    now = {side: pl.col(f"feature_{side}").replace_strict(prints, default=None) for side in "ab"}
+    same = matrix.filter(*(now[side] == pl.col(f"fingerprint_{side}") for side in "ab"))
+    once = same.unique(
+        pl.concat_list(pl.min_horizontal("feature_a", "feature_b"), pl.max_horizontal("feature_a", "feature_b"))
+    )
+    pairs = [Pair(*row) for row in once.select("feature_a", "feature_b", "mi", "mi_chance").iter_rows()]
+    own = matrix.filter(now["a"] == pl.col("fingerprint_a")).unique("feature_a")
+    return pairs, {
+        name: (h, values) for name, h, values in own.select("feature_a", "entropy_a", "values_a").iter_rows()
+    }
 
 
 def _codes(items: "pl.DataFrame", features: "pl.DataFrame", *, with_id: bool) -> "pl.DataFrame":

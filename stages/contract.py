@@ -88,6 +88,8 @@ CONTRACT: dict[str, Artifact] = {
             "entropy_b": "float64",
             "values_a": "int64",
             "values_b": "int64",
+            "fingerprint_a": "string",
+            "fingerprint_b": "string",
         },
     ),
     "views.parquet": Artifact(

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from itertools import product
+from itertools import combinations_with_replacement, product
 
 import numpy as np
 import polars as pl
@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import mutual_info_score
 
-from ssl_recall.mutual_information import Pair, contingency, entropy, mutual_information_matrix, pair_information
+from ssl_recall import mutual_information
+from ssl_recall.mutual_information import Pair, codes_of, fingerprint
 
 Cell = int | None | list[int] | list[int | None]
 SINGLE = st.one_of(st.none(), st.integers(0, 4))
@@ -25,6 +26,24 @@ def table(**columns: list[int | None] | list[list[int] | None]) -> pl.DataFrame:
         for name, cells in columns.items()
     }
     return pl.DataFrame(columns, schema=dtypes)
+
+
+def pair_information(frame: pl.DataFrame, a: str, b: str, **settings: int) -> Pair:
+    codes = {name: codes_of(frame[name]) for name in frame.columns}
+    (pair,) = mutual_information.pair_information(codes, [(a, b)], **settings)
+    return pair
+
+
+def entropy(frame: pl.DataFrame, name: str) -> tuple[float, int]:
+    return mutual_information.entropy(codes_of(frame[name]))
+
+
+def mutual_information_matrix(frame: pl.DataFrame, pairs: list[Pair] | None = None) -> pl.DataFrame:
+    codes = {name: codes_of(frame[name]) for name in frame.columns}
+    if pairs is None:
+        pairs = list(mutual_information.pair_information(codes, combinations_with_replacement(codes, 2)))
+    entropies = {name: mutual_information.entropy(column) for name, column in codes.items()}
+    return mutual_information.mutual_information_matrix(codes, pairs, entropies)
 
 
 def slow_mutual_information(rows: list[tuple[Cell, Cell]]) -> float:
@@ -49,8 +68,8 @@ def test_four_items_by_hand() -> None:
     expected = 3 / 8 * math.log(2) + 1 / 8 * math.log((1 / 8) / (1 / 2 * 5 / 8)) + 1 / 2 * math.log(8 / 5)
 
     assert pair_information(codes, "a", "b").mi == pytest.approx(expected, abs=1e-15)
-    lines = contingency(codes.lazy(), "a", "b").collect()
-    assert lines.rows() == [(1, 5, 1, 1), (1, 5, 2, 1), (1, 6, 2, 1), (2, 6, 1, 2)]
+    joint = list(mutual_information._joint(codes_of(codes["a"]), codes_of(codes["b"]), 0))
+    assert [column.tolist() for column in joint[0]] == [[1, 1, 2], [5, 6, 6], [1.5, 0.5, 2.0]]
 
 
 @settings(max_examples=30, deadline=None)
@@ -86,17 +105,57 @@ def test_b_and_a_say_what_a_and_b_say(rows: list[tuple[Cell, Cell]], seed: int) 
     assert (one.mi, one.mi_chance) == (other.mi, other.mi_chance)
 
 
+def masses(frame: pl.DataFrame, a: str, b: str, buckets: int = 0) -> dict[tuple[int, int], float]:
+    """The mass of every pair of values; none is given twice."""
+    found: dict[tuple[int, int], float] = {}
+    for part in mutual_information._joint(codes_of(frame[a]), codes_of(frame[b]), buckets):
+        for u, v, mass in zip(*(column.tolist() for column in part), strict=True):
+            assert (u, v) not in found
+            found[u, v] = mass
+    return found
+
+
 def test_no_item_loses_its_mass_when_lists_are_empty_null_or_hold_null() -> None:
     codes = pl.DataFrame(
         {"a": [[], None, [None], [3]], "b": [None, 1, 2, 2]}, schema={"a": pl.List(pl.Int32), "b": pl.Int32}
     )
-    lines = contingency(codes.lazy(), "a", "b").collect()
-    assert lines.rows() == [(0, 0, 1, 1), (0, 1, 1, 1), (0, 2, 1, 1), (3, 2, 1, 1)]
+    assert masses(codes, "a", "b") == {(0, 0): 1, (0, 1): 1, (0, 2): 1, (3, 2): 1}
 
 
 def test_a_code_that_stands_twice_in_an_item_counts_twice() -> None:
-    lines = contingency(table(a=[[1, 1, 2]]).lazy(), "a").collect()
-    assert lines.rows() == [(1, 3, 2), (2, 3, 1)]
+    found = masses(table(a=[[1, 1, 2]], b=[0]), "a", "b")
+    assert found == {(1, 0): pytest.approx(2 / 3), (2, 0): pytest.approx(1 / 3)}
+
+
+@settings(max_examples=30, deadline=None)
+@given(PAIRS_OF_LISTS, st.lists(SINGLE, min_size=12, max_size=12), st.sampled_from([0, 1, 2, 7]), st.integers(1, 13))
+def test_sorted_in_any_number_of_parts_is_counted_in_a_table(
+    rows: list[tuple[Cell, Cell]], single: list[int | None], buckets: int, size: int
+) -> None:
+    lists = {"a": [a for a, _ in rows], "b": [b for _, b in rows], "c": single[: len(rows)]}
+    schema: dict[str, pl.DataType] = {"a": pl.List(pl.Int32), "b": pl.List(pl.Int32), "c": pl.Int32()}  # type: ignore[dict-item]
+    codes = pl.DataFrame(lists, schema=schema)
+    for a, b in product("abc", "abc"):
+        in_a_table = masses(codes, a, b)
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in (("TABLE", 0), ("ROWS", size), ("SORTED", size)):
+                patch.setattr(mutual_information, name, value)
+            assert masses(codes, a, b, buckets) == pytest.approx(in_a_table, abs=1e-12)
+        assert sum(in_a_table.values()) == pytest.approx(len(rows))
+
+
+def test_a_fingerprint_changes_with_any_code_any_cut_and_the_settings() -> None:
+    columns = [
+        pl.Series([[1, 2], [3]]),
+        pl.Series([[1], [2, 3]]),
+        pl.Series([[1, 2], [4]]),
+        pl.Series([[1, 2], [3], []]),
+    ]
+    prints = [fingerprint(codes_of(column), 1, 1) for column in columns]
+    prints += [fingerprint(codes_of(columns[0]), *settings) for settings in ((2, 1), (1, 2))]
+    assert len(set(prints)) == len(prints)
+    assert all(len(one) == 16 for one in prints)
+    assert fingerprint(codes_of(columns[0].cast(pl.List(pl.Int32))), 1, 1) == prints[0]
 
 
 def test_a_constant_feature_says_nothing_and_divides_by_nothing() -> None:

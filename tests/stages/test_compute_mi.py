@@ -4,11 +4,13 @@ import math
 from collections.abc import Callable
 from itertools import combinations_with_replacement
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 from sklearn.metrics import mutual_info_score
 
+from ssl_recall import mutual_information
 from stages.compute_mi import IdRole, compute_mi
 
 NAMES = ["colour", "shade", "tags", "size", "picture", "licence"]
@@ -87,4 +89,62 @@ def test_many_features_are_listed_by_their_strongest_pairs(
 def test_a_catalogue_with_nothing_but_the_id_has_no_pairs(catalogue: Path, prepared_again: Callable[..., None]) -> None:
     prepared_again(catalogue, features=pl.read_parquet(catalogue / "features.parquet").head(1))
     compute_mi(catalogue)
-    assert pl.read_parquet(catalogue / "mutual_information.parquet").shape == (0, 10)
+    assert pl.read_parquet(catalogue / "mutual_information.parquet").shape == (0, 12)
+
+
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """The pairs that are measured from now on."""
+    pairs: list[tuple[str, str]] = []
+    plain = mutual_information.pair_information
+
+    def watched(codes: Any, todo: Any, **settings: Any) -> Any:
+        pairs.extend(todo)
+        return plain(codes, todo, **settings)
+
+    monkeypatch.setattr(mutual_information, "pair_information", watched)
+    return pairs
+
+
+def test_a_new_feature_costs_its_own_pairs_and_no_other(
+    catalogue: Path, prepared_again: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items, features = (pl.read_parquet(catalogue / f"{name}.parquet") for name in ("items", "features"))
+    compute_mi(catalogue)
+    more = items.with_columns(weight=pl.Series(range(6)), weight__code=pl.Series([2, 3, 2, 3, 4, 4], dtype=pl.Int32))
+    described = pl.concat([features, features.filter(feature="size").with_columns(feature=pl.lit("weight"))])
+    prepared_again(catalogue, items=more, features=described)
+    pairs = measured(monkeypatch)
+    compute_mi(catalogue)
+    assert {frozenset(pair) for pair in pairs} == {frozenset((name, "weight")) for name in [*NAMES, "weight"]}
+    assert len(pairs) == 7
+    kept = (catalogue / "mutual_information.parquet").read_bytes()
+    compute_mi(catalogue, force=True)
+    assert len(pairs) == 7 + 28
+    assert (catalogue / "mutual_information.parquet").read_bytes() == kept
+
+
+def test_a_feature_that_has_changed_is_measured_again_and_a_setting_measures_all(
+    catalogue: Path, prepared_again: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute_mi(catalogue)
+    items = pl.read_parquet(catalogue / "items.parquet")
+    prepared_again(catalogue, items=items.with_columns(size__code=pl.Series([2, 3, 0, 3, 3, 3], dtype=pl.Int32)))
+    pairs = measured(monkeypatch)
+    compute_mi(catalogue)
+    assert {frozenset(pair) for pair in pairs} == {frozenset((name, "size")) for name in NAMES}
+    compute_mi(catalogue, seed=2)
+    assert len(pairs) == 6 + 21
+    (catalogue / "mutual_information.parquet").write_bytes(b"flipped")
+    compute_mi(catalogue, seed=2)
+    assert len(pairs) == 6 + 21 + 21
+
+
+def test_the_number_of_buckets_changes_no_result_and_makes_nothing_stale(
+    catalogue: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compute_mi(catalogue)
+    before = (catalogue / "mutual_information.parquet").read_bytes()
+    compute_mi(catalogue, buckets=3)
+    assert "up to date" in capsys.readouterr().err
+    compute_mi(catalogue, buckets=3, force=True)
+    assert (catalogue / "mutual_information.parquet").read_bytes() == before
