@@ -19,6 +19,7 @@ from . import console, contract, manifest, publish, sources
 from .errors import ArtifactError, SettingsError, StageError
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
 
 DEFAULT_RUN = Path("runs/default")
@@ -159,6 +160,14 @@ class Job:
 
         with self.path(name).open("rb") as file:
             return pl.read_parquet(file, columns=list(columns) if columns is not None else None)
+
+    def columns(self, name: str, column: str, rows: int = 2**20) -> "Iterator[np.ndarray]":
+        """Read one column a batch of rows at a time."""
+        import pyarrow.parquet as pq
+
+        with self.path(name).open("rb") as file:
+            for batch in pq.ParquetFile(file).iter_batches(rows, columns=[column]):
+                yield batch.column(0).to_numpy()
 
     def previous(self, name: str) -> "pl.DataFrame | None":
         """Read what this stage wrote the last time, made from whatever; nothing where it is not there whole."""

@@ -26,12 +26,17 @@ def compute_popularity(
     with artifacts.Job(run, "compute-popularity", locals(), reads=READS, writes=WRITES, force=force) as job:
         if job.up_to_date:
             return
+        import numpy as np
+        import polars as pl
+
         from ssl_recall import popularity
 
-        interactions = job.scan("train.parquet")
-        shares = popularity.log_popularity(interactions, job.scan("items.parquet"), unseen_count).collect()
-
-        taken, unseen = int(shares["count"].sum()), int((shares["count"] == 0).sum())
-        assert taken == interactions.select("item_id").collect().height, "an interaction's item is not in items.parquet"
-        job.write("popularity.parquet", shares)
-        job.done(f"{shares.height:,} items, {unseen:,} never taken, {taken:,} interactions")
+        items = job.read("items.parquet", ["item_id"])
+        counts = popularity.count_items(job.columns("train.parquet", "item_index"), items.height)
+        p, log_p = popularity.log_popularity(counts, unseen_count)
+        job.write(
+            "popularity.parquet", items.with_columns(count=pl.Series(counts), p=pl.Series(p), log_p=pl.Series(log_p))
+        )
+        job.done(
+            f"{items.height:,} items, {np.count_nonzero(counts == 0):,} never taken, {counts.sum():,} interactions"
+        )
