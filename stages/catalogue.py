@@ -57,7 +57,7 @@ def _side(path: Path, frame: "pl.DataFrame", side: str, settings: dict[str, Any]
     tables.check_ids(frame[id_name], f"--{side}-id", problems, unique=True)
     defaults = Column("", Kind.CATEGORICAL, settings["min_count"], settings["max_values"], settings["buckets"])
     columns = feature_columns.columns_of(frame, id_name, declarations, f"--{side}-feature", defaults, problems)
-    frame = frame.select(id_name, *[column.name for column in columns]).rename({id_name: f"{side}_id"})
+    frame = frame[[id_name, *[column.name for column in columns]]].rename({id_name: f"{side}_id"})
     values = feature_columns.cleaned(frame, columns, problems)  # before the sort, so that it names the user's rows
     problems.stop_if_any()
     order = frame.select(pl.col(f"{side}_id").arg_sort()).to_series()

@@ -46,7 +46,7 @@ def load(ctx: typer.Context, path: Path | None) -> Path | None:
 def read(path: Path) -> dict[str, Any]:
     """Read the file. Raises SettingsError when it is missing or is no TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise SettingsError(f"{path}: no such file; write one with: ssl-recall init", "NO_CONFIG") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:

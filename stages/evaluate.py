@@ -63,7 +63,7 @@ def evaluate(
         if not job.up_to_date:
             processor.use(threads, exact=True)
             truth = _truth(job)
-            frame = _measure(truth, _recalled(job, truth, max(settings["k"])), settings)
+            frame = _measure(truth, _recalled(job, truth, max(settings["k"]), baseline=_is_fair(job)), settings)
             job.write("metrics.parquet", frame)
             job.done(f"{len(truth.pair_items):,} test pairs of {len(truth.queries):,} queries")
     if artifacts.is_planning():
@@ -97,14 +97,32 @@ def _truth(job: artifacts.Job) -> Truth:
     return Truth(rows, held.items, queries, (offsets, taken), counts)
 
 
-def _recalled(job: artifacts.Job, truth: Truth, k: int) -> "dict[str, Tensor]":
+def _is_fair(job: artifacts.Job) -> bool:
+    """Tell whether the model without SSL, where there is one, was trained with the settings of the other."""
+    with_ssl, without = (
+        job.manifest["stages"].get(f"train{flag}", {}).get("settings", {}) for flag in ("", " --no-ssl")
+    )
+    differ = [
+        f"{name} {without[name]} and {with_ssl[name]}"
+        for name in sorted(with_ssl.keys() & without.keys() - {"ssl", "device", "threads"})
+        if without[name] != with_ssl[name]
+    ]
+    if differ and all(job.has(file) for file in OPTIONAL):
+        console.warn(
+            f"the model without SSL was trained with other settings ({', '.join(differ)}) and is left out; to compare "
+            f"run: ssl-recall train --no-ssl{job.flags}, then export-embeddings --no-ssl"
+        )
+    return not differ
+
+
+def _recalled(job: artifacts.Job, truth: Truth, k: int, *, baseline: bool) -> "dict[str, Tensor]":
     """Give each model's lists for the test queries: name -> (Q, k) item rows."""
     from ssl_recall import retrieval
 
     lists = {"most-popular": retrieval.most_popular(truth.counts, len(truth.queries), k, truth.known)}
     folders = {"no-ssl": contract.NO_SSL, "ssl": ""}
     for name, folder in folders.items():
-        if folder and not all(job.has(file) for file in OPTIONAL):
+        if folder and not (baseline and all(job.has(file) for file in OPTIONAL)):
             continue
         items, queries = (_vectors(job.read(f"{folder}{side}_embeddings.parquet")) for side in ("item", "query"))
         lists[name], _ = retrieval.top_k(queries[truth.queries], items, k, truth.known)

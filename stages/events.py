@@ -144,9 +144,10 @@ def _columns(frame: "pl.DataFrame", settings: dict[str, Any], problems: tables.P
         if not log.schema["weight"].is_numeric():
             problems.add("WEIGHT", f"{wanted['weight']} is of type {log.schema['weight']}, no number")
             problems.stop_if_any()
-        log = log.with_columns(pl.col("weight").cast(pl.Float32).fill_nan(None))
+        log = log.with_columns(pl.col("weight").cast(pl.Float64).fill_nan(None))  # float32 would round at the threshold
         if settings["min_weight"] is not None:
             log = log.filter(pl.col("weight").is_null() | (pl.col("weight") >= settings["min_weight"]))
+        log = log.with_columns(pl.col("weight").cast(pl.Float32))
     if "timestamp" in wanted and settings["null_timestamp"] == NullTimestamp.REFUSE:
         missing = log["timestamp"].null_count()
         if 0 < missing < log.height:  # check_times tells of a column without any

@@ -66,11 +66,15 @@ def init(
         *_columns(found, log),
         "",
         "[prepare.item_features]  # categorical, multi-valued, numeric, dense or exclude",
-        *_features(catalogue.drop(found.item_id), guesses.of_column),
+        *_features(catalogue[[c for c in catalogue.columns if c != found.item_id]], guesses.of_column),
     ]
     if asked is not None and found.described >= DESCRIBED:
         guess = partial(guesses.of_queries_column, items=catalogue) if found.queries_are_items else guesses.of_column
-        lines += ["", "[prepare.query_features]", *_features(asked.drop(found.query_id), guess)]
+        lines += [
+            "",
+            "[prepare.query_features]",
+            *_features(asked[[c for c in asked.columns if c != found.query_id]], guess),
+        ]
     lines += _defaults()
     with publish.replacing(output) as file:
         file.write(("\n".join(lines) + "\n").encode())

@@ -5,13 +5,14 @@ from pathlib import Path
 
 from .errors import SettingsError
 
-SUFFIXES = (".parquet", ".csv")
+CSV = (".csv", ".tsv")
+SUFFIXES = (".parquet", *CSV)
 
 
 def files_of(path: Path) -> list[Path]:
     """List what a path names: a file, the Parquet and CSV files of a folder, or those of a glob; sorted."""
     if path.is_dir():
-        return sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES)
+        return sorted(p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in SUFFIXES)
     if path.exists():
         return [path]
     return sorted(p for p in Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))) if p.is_file())
@@ -27,7 +28,7 @@ def needed(path: Path, flag: str) -> list[Path]:
 
 def is_csv(path: Path) -> bool:
     """Tell whether a path names CSV files."""
-    return all(file.suffix == ".csv" for file in files_of(path))
+    return all(file.suffix.lower() in CSV for file in files_of(path))
 
 
 def _near(path: Path) -> str:

@@ -158,6 +158,11 @@ def _load(job: artifacts.Job, settings: dict[str, Any]) -> tuple["TrainingData",
     slices = metrics.slices(counts)
     drawn = batches.generator(settings["seed"], VALIDATION)
     sample = validation.sample(held_out.queries, held_out.items, slices, settings["validation_queries"], drawn)
+    select = str(settings["select_on"])
+    if select in sample.slices and not sample.slices[select].any():
+        raise InputError(
+            f"validation.parquet: no {select} item to pick the epoch by; take another --select-on", "TOO_FEW"
+        )
     pool = batches.negative_pool(counts, settings["cold_negative_rate"])
     batch, extra = min(settings["batch_size"], len(log.items)), settings["further_negatives"]
     log_q = losses.mixture(log_p, pool.probabilities(len(counts)), batch, extra)

@@ -181,3 +181,19 @@ def test_a_baseline_that_has_gone_is_spoken_of(run: Path, capsys: pytest.Capture
     assert "no-ssl/item_embeddings.parquet: missing, and left out" in output.err
     assert f"run: ssl-recall export-embeddings --no-ssl --config mine.toml --run {run}" in output.err
     assert "no SSL" not in output.out
+
+
+def test_a_baseline_of_other_settings_is_left_out_and_spoken_of(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = json.loads((run / "manifest.json").read_text())
+    for stage, width in (("train", 8), ("train --no-ssl", 64)):
+        entry = {"settings": {"width": width, "ssl": True, "ssl_weight": 1}, "inputs": {}}
+        manifest["stages"][stage] = entry | {"outputs": {f"{stage}.json": {"sha256": "x"}}, "version": "0"}
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    evaluate(run, k=[5])
+    output = capsys.readouterr()
+    assert "trained with other settings (width 64 and 8) and is left out" in output.err
+    assert "no SSL" not in output.out
+    manifest["stages"]["train --no-ssl"]["settings"]["width"] = 8
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    evaluate(run, k=[5], force=True)
+    assert "no SSL" in capsys.readouterr().out

@@ -260,3 +260,16 @@ def test_an_id_earns_its_vector_by_enough_training_interactions(prepared: Prepar
     assert words(found, "item_id") == {"a": 2}
     assert found["items"]["item_id__code"].to_list() == [2, 0, 0, 0]
     assert words(found, "query_id") == {"u": 2, "v": 3}
+
+
+def test_a_weight_just_below_the_least_is_not_rounded_up(prepared: Prepared) -> None:
+    log = pl.DataFrame({"query_id": ["u", "u", "v"], "item_id": ["a", "b", "c"], "stars": [0.69999999, 0.7, 0.8]})
+    found = prepared(log, CATALOGUE, weight="stars", min_weight=0.7, validation_share=0.0, test_share=0.0)
+    assert found["train"]["item_id"].to_list() == ["b", "c"]
+
+
+def test_a_column_may_be_named_like_a_pattern(prepared: Prepared) -> None:
+    items = CATALOGUE.with_columns(pl.Series("*", ["x", "y", "x", "y"]), pl.Series("^.*$", ["x", "x", "y", "y"]))
+    log = pl.DataFrame({"query_id": ["u", "u", "v"], "item_id": ["a", "b", "c"]})
+    found = prepared(log, items, validation_share=0.0, test_share=0.0)
+    assert {"*", "^.*$"} <= set(found["features"]["feature"])

@@ -81,7 +81,7 @@ def test_the_same_settings_give_the_same_bytes_and_another_seed_does_not(run: Pa
         {"further_negatives": 0},
         {"ssl_seed_per": SeedPer.ITEM},
         {"hidden": [16, 8]},
-        {"select_on": SelectOn.COLD},
+        {"select_on": SelectOn.TAIL},
         {"batch_size": 4096},
         {"average_decay": 0.0},
     ],
@@ -183,3 +183,9 @@ def test_a_log_of_few_steps_is_warned_of_with_what_would_help(run: Path, capsys:
     assert (rows // int(tried[1])) * int(tried[2]) >= 1000
     train(run, **SMALL | {"batch_size": int(tried[1]), "epochs": int(tried[2]), "patience": 1})
     assert "too few" not in capsys.readouterr().err
+
+
+def test_an_epoch_cannot_be_picked_by_a_slice_that_has_nothing_held_out(run: Path) -> None:
+    assert pl.read_parquet(run / "popularity.parquet")["count"].min() > 0
+    with pytest.raises(InputError, match=r"TOO_FEW: .*no cold item to pick the epoch by"):
+        train(run, **SMALL, select_on=SelectOn.COLD)

@@ -1,0 +1,181 @@
+"""Which numbers reach the training, and that what is saved is what was selected."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from ssl_recall import batches, steps, training, validation
+from ssl_recall.features import EncodedTable, Kind
+from stages import artifacts
+from stages.build_views import build_views
+from stages.compute_mi import compute_mi
+from stages.compute_popularity import compute_popularity
+from stages.prepare import prepare
+from stages.train import READS, VIEWS, SeedPer, SelectOn, _load, _objective, train
+
+SMALL: dict[str, Any] = {
+    "epochs": 3,
+    "batch_size": 64,
+    "ssl_batch_size": 32,
+    "further_negatives": 16,
+    "embedding_width": 8,
+    "width": 8,
+}
+SETTINGS: dict[str, Any] = {
+    "ssl": True,
+    "ssl_weight": 0.21,
+    "ssl_batch_size": 22,
+    "ssl_temperature": 0.23,
+    "ssl_seed_per": SeedPer.ITEM,
+    "temperature": 0.24,
+    "logq": True,
+    "batch_size": 4096,
+    "further_negatives": 26,
+    "cold_negative_rate": 0.25,
+    "validation_queries": 28,
+    "select_on": SelectOn.BALANCED,
+    "id_dropout": 0.29,
+    "history": 0,
+    "seed": 5,
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """Forty items of which ten, a shelf of their own, are taken by nobody; a user takes items of a colour."""
+    rng, rows = np.random.default_rng(2), []
+    items = pl.DataFrame({"item_id": range(40), "colour": [f"c{n % 5}" for n in range(40)]})
+    for user in range(40):
+        rows += [(f"u{user}", int(n) * 5 + user % 5) for n in rng.choice(6, 5, replace=False)]
+    log = pl.DataFrame(rows, schema=["query_id", "item_id"], orient="row")
+    items.write_parquet(tmp_path / "items.parquet")
+    log.write_parquet(tmp_path / "log.parquet")
+    folder = tmp_path / "run"
+    prepare(tmp_path / "log.parquet", tmp_path / "items.parquet", run=folder, validation_share=0.2, test_share=0.1)
+    compute_popularity(folder)
+    compute_mi(folder)
+    build_views(folder, variants=3)
+    return folder
+
+
+def loaded(run: Path, **settings: Any) -> tuple[steps.TrainingData, validation.HeldOut]:
+    with artifacts.reading(run, (*READS, VIEWS)) as job:
+        return _load(job, SETTINGS | settings)
+
+
+def test_the_objective_is_the_settings_field_by_field() -> None:
+    expected = steps.Objective(
+        batch_size=4096,
+        temperature=0.24,
+        further_negatives=26,
+        id_dropout=0.29,
+        history=0,
+        ssl=steps.SelfSupervision(weight=0.21, batch_size=22, temperature=0.23, shared_seed=False),
+    )
+    assert _objective(SETTINGS) == expected
+    shared = _objective(SETTINGS | {"ssl_seed_per": SeedPer.BATCH}).ssl
+    assert shared is not None
+    assert shared.shared_seed
+    assert _objective(SETTINGS | {"ssl": False}).ssl is None
+
+
+def test_log_q_is_the_mixture_of_the_log_and_the_drawn_negatives(run: Path) -> None:
+    """A batch of 4,096 is as long as the log; a cold item is drawn a quarter as often as a warm one."""
+    data, _ = loaded(run)
+    popularity = pl.read_parquet(run / "popularity.parquet")
+    counts, p = popularity["count"].to_numpy(), popularity["p"].to_numpy()
+    cold, batch = int((counts == 0).sum()), pl.read_parquet(run / "train.parquet").height
+    share = 0.25 * cold / (0.25 * cold + (len(counts) - cold))
+    drawn = np.where(counts == 0, share / cold, (1 - share) / (len(counts) - cold))
+    np.testing.assert_allclose(data.log_q.numpy(), np.log((batch * p + 26 * drawn) / (batch + 26)), rtol=1e-5)
+    assert data.negatives is not None
+    assert data.negatives.cold_share == pytest.approx(share)
+    assert not loaded(run, logq=False)[0].log_q.any()
+    np.testing.assert_allclose(loaded(run, further_negatives=0)[0].log_q.numpy(), np.log(p), rtol=1e-5)
+
+
+def test_validation_looks_at_as_many_queries_as_were_asked_for(run: Path) -> None:
+    _, held_out = loaded(run)
+    assert len(held_out.queries.unique()) == 28
+    _, other = loaded(run, seed=6)
+    assert not torch.equal(other.queries.unique(), held_out.queries.unique())
+
+
+def test_the_optimisers_have_their_own_rates_and_the_accumulator() -> None:
+    one = EncodedTable(("a",), (Kind.CATEGORICAL,), ("a",), torch.tensor([2]), torch.tensor([0, 1]), {})
+    model = training.two_tower(one, one, {"a": 3}, embedding_width=2, hidden=[2], width=2, history=False, seed=0)
+    rows, rest = training.optimisers(model, 0.001, 0.1, 0.5)
+    assert (rows.param_groups[0]["lr"], rows.param_groups[0]["initial_accumulator"]) == (0.1, 0.5)
+    assert rest.param_groups[0]["lr"] == 0.001
+
+
+def test_no_two_steps_share_a_draw(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys: list[tuple[int, ...]] = []
+    plain = batches.generator
+
+    def watched(*key: int) -> torch.Generator:
+        keys.append(key)
+        return plain(*key)
+
+    monkeypatch.setattr(batches, "generator", watched)
+    train(run, **SMALL | {"epochs": 2, "patience": 2, "batch_size": 16})
+    assert len(keys) == len(set(keys))
+    places = {key[:3] for key in keys if len(key) == 4}
+    assert {key[3] for key in keys if len(key) == 4} == {batches.ID_DROPOUT, batches.SSL, batches.NEGATIVES}
+    assert len([key for key in keys if len(key) == 4]) == 3 * len(places)
+    assert {seed for seed, _, _ in places} == {1}
+    assert {epoch for _, epoch, _ in places} == {0, 1}
+
+
+def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Validation figures whose best epoch differs from slice to slice."""
+    names = ("recall", "recall_all", "recall_head", "recall_tail", "recall_cold", "recall_warm-tail", "recall_balanced")
+    best = {"recall": 0, "recall_tail": 1, "recall_cold": 2, "recall_balanced": 3}
+    epoch = iter(range(100))
+
+    def recall(*_: object) -> dict[str, float]:
+        now = next(epoch)
+        return {name: 0.9 if best.get(name) == now else 0.1 for name in names}
+
+    monkeypatch.setattr(validation, "recall", recall)
+
+
+@pytest.mark.parametrize(("figure", "best"), [("all", 0), ("tail", 1), ("cold", 2), ("balanced", 3)])
+def test_the_epoch_is_picked_by_the_figure_that_was_asked_for(
+    run: Path, figure: str, best: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted(monkeypatch)
+    monkeypatch.setattr(validation, "sample", everything_held_out)
+    train(run, **SMALL | {"epochs": 9, "patience": 4}, select_on=SelectOn(figure))
+    about = json.loads((run / "model" / "model.json").read_text())
+    assert about["epoch"]["epoch"] == best
+    curve = pl.read_parquet(run / "training.parquet")
+    assert curve.filter("best")["epoch"].to_list() == [best]
+    assert curve.height == best + 5  # patience
+
+
+def everything_held_out(
+    queries: torch.Tensor, items: torch.Tensor, slices: dict[str, torch.Tensor], *_: object
+) -> validation.HeldOut:
+    return validation.HeldOut(queries, items, {name: torch.ones(len(items), dtype=torch.bool) for name in slices})
+
+
+@pytest.mark.parametrize("decay", [0.9, 0.0])
+def test_the_weights_that_are_saved_are_those_of_the_best_epoch(
+    run: Path, decay: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(validation, "sample", everything_held_out)
+    scripted(monkeypatch)
+    train(run, **SMALL | {"epochs": 5, "patience": 5, "average_decay": decay}, select_on=SelectOn.TAIL)
+    saved = (run / "model" / "weights.safetensors").read_bytes()
+    scripted(monkeypatch)
+    train(run, **SMALL | {"epochs": 2, "patience": 5, "average_decay": decay}, select_on=SelectOn.TAIL)
+    assert (run / "model" / "weights.safetensors").read_bytes() == saved
+    scripted(monkeypatch)
+    train(run, **SMALL | {"epochs": 1, "average_decay": decay}, select_on=SelectOn.TAIL)
+    assert (run / "model" / "weights.safetensors").read_bytes() != saved
