@@ -43,3 +43,20 @@ def test_an_error_is_measured_and_not_assumed(monkeypatch: pytest.MonkeyPatch) -
     assert processor._error() < 1e-5
     monkeypatch.setattr(torch.Tensor, "__matmul__", rounded)
     assert processor._error() > 1e-4
+
+
+@pytest.mark.parametrize(("ratio", "expected"), [(2.0, True), (1.5, True), (1.2, False), (0.5, False)])
+def test_bf16_is_taken_where_it_is_clearly_faster(
+    ratio: float, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processor, "_seconds", lambda _, dtype: ratio if dtype == "float32" else 1.0)
+    found = {one: processor.takes_bf16(one, torch.device("cpu")) for one in processor.Precision}
+    assert found == {
+        processor.Precision.AUTO: expected,
+        processor.Precision.FLOAT32: False,
+        processor.Precision.BFLOAT16: True,
+    }
+
+
+def test_a_product_is_timed() -> None:
+    assert all(0 < processor._seconds(torch.device("cpu"), dtype) < 10 for dtype in ("float32", "bfloat16"))

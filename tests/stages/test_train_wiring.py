@@ -41,6 +41,7 @@ SETTINGS: dict[str, Any] = {
     "select_on": SelectOn.BALANCED,
     "id_dropout": 0.29,
     "history": 0,
+    "bf16": True,
     "seed": 5,
 }
 
@@ -76,6 +77,7 @@ def test_the_objective_is_the_settings_field_by_field() -> None:
         id_dropout=0.29,
         history=0,
         ssl=steps.SelfSupervision(weight=0.21, batch_size=22, temperature=0.23, shared_seed=False),
+        bf16=True,
     )
     assert _objective(SETTINGS) == expected
     shared = _objective(SETTINGS | {"ssl_seed_per": SeedPer.BATCH}).ssl
