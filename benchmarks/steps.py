@@ -1,0 +1,91 @@
+"""Time training steps on a prepared run folder, at the sizes that the peers are timed at.
+
+python benchmarks/steps.py --run runs/debian --batch-size 1024 --threads 2
+"""
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ssl_recall import optimisers, steps, training
+from stages import artifacts, models, processor
+from stages.train import READS, VIEWS, SeedPer, SelectOn, _load, _objective
+
+
+def main() -> None:
+    """Print one line of JSON: the median of the steps, after a few to warm up."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--batch-size", type=int, default=1024)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--ssl", action="store_true", help="With as many items a step as interactions.")
+    parser.add_argument("--further-negatives", type=int, default=0)
+    parser.add_argument("--no-straight", action="store_true", help="Without the straight path, which no peer has.")
+    parser.add_argument("--embedding-width", type=int, default=32)
+    parser.add_argument("--hidden", type=int, nargs="+", default=[256])
+    parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--precision", type=processor.Precision, default=processor.Precision.AUTO)
+    options = parser.parse_args()
+    processor.use(options.threads, exact=False)
+    settings = {
+        "ssl": options.ssl,
+        "ssl_weight": 0.1,
+        "ssl_batch_size": options.batch_size,
+        "ssl_temperature": 0.1,
+        "ssl_seed_per": SeedPer.BATCH,
+        "temperature": 0.05,
+        "logq": True,
+        "batch_size": options.batch_size,
+        "further_negatives": options.further_negatives,
+        "cold_negative_rate": 0.002,
+        "validation_queries": 100,
+        "select_on": SelectOn.ALL,
+        "id_dropout": 0.1,
+        "history": 0,
+        "seed": 1,
+        "embedding_width": options.embedding_width,
+        "hidden": options.hidden,
+        "width": options.width,
+        "bf16": processor.takes_bf16(options.precision, torch.device("cpu")),
+    }
+    with artifacts.reading(options.run, (*READS, VIEWS)) as job:
+        data, _ = _load(job, settings)
+        model = models.build(data.items, data.queries, job.read("features.parquet"), settings)
+    if options.no_straight:
+        for tower in (model.query, model.item):
+            tower.skip = None
+            tower.vectors = without_straight_path(tower)
+    steppers = training.optimisers(model, 0.001, 0.1, 1e-7)
+    average = optimisers.RunningAverage(training.dense_weights(model), 0.99)
+    planner = steps.Planner(data, replace(_objective(settings)), model, 1)
+    epoch = training.train_epoch(model, steppers, planner, 0, average)
+    times = []
+    for number in range(options.steps + 10):
+        start = time.perf_counter()
+        if next(epoch, None) is None:
+            break
+        if number >= 10:
+            times.append(time.perf_counter() - start)
+    median = float(np.median(times))
+    found = {"step_ms": 1e3 * median, "rows_per_s": options.batch_size / median, "bf16": settings["bf16"]}
+    print(json.dumps({"batch_size": options.batch_size, "threads": options.threads, "ssl": options.ssl, **found}))
+
+
+def without_straight_path(tower):
+    """Give the tower's forward pass without the linear path, for a comparison of equal models."""
+    from ssl_recall.towers import unit
+
+    def forward(pooled, _bags, _past=None):
+        return unit(tower.layers(pooled.flatten(1)).float())
+
+    return forward
+
+
+if __name__ == "__main__":
+    main()
