@@ -1,5 +1,6 @@
 """Measure what each item feature says about each other one."""
 
+import os
 from enum import StrEnum
 from itertools import combinations_with_replacement
 from typing import TYPE_CHECKING, Annotated
@@ -37,6 +38,7 @@ def compute_mi(
     ] = IdRole.EXCLUDE,
     shuffles: Annotated[int, typer.Option(min=1, help="Permutations that the chance level is the mean of.")] = 1,
     seed: Annotated[int, typer.Option(min=0, max=2**62, help="Of the permutations.")] = 1,
+    threads: Annotated[int, typer.Option(min=0, max=1024, help="Pairs measured at a time; 0: as many as cores.")] = 0,
     buckets: Annotated[
         int, typer.Option(min=0, max=10_000, help="Parts that a pair of many values is counted in; 0: as memory wants.")
     ] = 0,
@@ -49,7 +51,9 @@ def compute_mi(
     possible above chance (0 to 1), both entropies and numbers of values. Prints the last as a table. A pair whose two
     features have not changed is not measured again (--force measures all).
     """
-    settings = {name: value for name, value in locals().items() if name != "buckets"}  # which changes no result
+    settings = {
+        name: value for name, value in locals().items() if name not in {"buckets", "threads"}
+    }  # they change nothing
     with artifacts.Job(run, "compute-mi", settings, reads=READS, writes=WRITES, force=force) as job:
         if job.up_to_date:
             return
@@ -57,7 +61,7 @@ def compute_mi(
 
         from ssl_recall import mutual_information
 
-        frame = _codes(job.read("items.parquet"), job.read("features.parquet"), with_id=id is IdRole.INCLUDE)
+        frame = _codes(job, with_id=id is IdRole.INCLUDE)
         codes = {name: mutual_information.codes_of(frame[name]) for name in frame.columns}
         prints = {name: mutual_information.fingerprint(column, seed, shuffles) for name, column in codes.items()}
         known = None if force else job.previous("mutual_information.parquet")
@@ -65,7 +69,10 @@ def compute_mi(
         done = {frozenset((pair.feature_a, pair.feature_b)) for pair in pairs}
         todo = [pair for pair in combinations_with_replacement(codes, 2) if frozenset(pair) not in done]
         with console.progress("compute-mi", len(todo) * frame.height) as advance:
-            for pair in mutual_information.pair_information(codes, todo, seed=seed, shuffles=shuffles, buckets=buckets):
+            cores = threads or os.cpu_count() or 1
+            for pair in mutual_information.pair_information(
+                codes, todo, seed=seed, shuffles=shuffles, buckets=buckets, threads=cores
+            ):
                 pairs.append(pair)
                 advance(frame.height)
         entropies |= {name: mutual_information.entropy(codes[name]) for name in codes.keys() - entropies.keys()}
@@ -106,18 +113,18 @@ def _known(matrix: "pl.DataFrame | None", prints: dict[str, str]) -> "tuple[list
     }
 
 
-def _codes(items: "pl.DataFrame", features: "pl.DataFrame", *, with_id: bool) -> "pl.DataFrame":
+def _codes(job: artifacts.Job, *, with_id: bool) -> "pl.DataFrame":
     """Give one column of codes a feature."""
     import polars as pl
 
     # the id is told by the row number: its code column knows only the items that have an id vector
-    rows = features.filter(pl.col("side") == "item").select("feature", "kind").rows()
-    columns = [
-        pl.int_range(pl.len(), dtype=pl.Int64).alias(name) if kind == "id" else pl.col(f"{name}__code").alias(name)
-        for name, kind in rows
-        if kind != "id" or with_id
-    ]
-    return items.select(columns)
+    rows = job.read("features.parquet").filter(pl.col("side") == "item").select("feature", "kind").rows()
+    kinds = {name: kind for name, kind in rows if kind != "id" or with_id}
+    items = job.read("items.parquet", ["item_id", *[f"{name}__code" for name, kind in kinds.items() if kind != "id"]])
+    return items.select(
+        pl.int_range(pl.len(), dtype=pl.Int64).alias(name) if kind == "id" else items[f"{name}__code"].alias(name)
+        for name, kind in kinds.items()
+    )
 
 
 def _warn_of_useless(matrix: "pl.DataFrame") -> None:
