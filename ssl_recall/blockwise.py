@@ -67,7 +67,8 @@ class _Softmax(torch.autograd.Function):
             logits = torch.addmm(bias, scaled[start:end], across)
             positive = logits.gather(1, mine) - bias.index_select(0, mine[:, 0])[:, None] + own_bias[start:end, None]
             first, last = masked.bounds[start], masked.bounds[end]
-            logits[masked.rows[first:last] - start, masked.columns[first:last]] = -math.inf
+            cells = (masked.rows[first:last] - start) * len(candidates) + masked.columns[first:last]
+            logits.view(-1).index_fill_(0, cells, -math.inf)
             logits.scatter_(1, mine, positive)
             logits = torch.log_softmax(logits, 1)
             loss -= logits.gather(1, mine).sum()

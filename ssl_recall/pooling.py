@@ -14,7 +14,7 @@ class Pooling:
 
     rows: Tensor  # (R,) int64 row of the table, bag after bag
     starts: Tensor  # (G,) int64 where each bag begins
-    lengths: Tensor  # (G,) int64, at least 1
+    shares: Tensor  # (G,) float32, of each value in its bag: 1 / how many it holds
     touched: Tensor  # (U,) int64 the distinct rows, ascending
     bags: Tensor  # (R,) int64 bag of each value, row after row
     bounds: Tensor  # (U,) int64 where each touched row begins among `bags`
@@ -30,7 +30,8 @@ def pooling(rows: Tensor, lengths: Tensor) -> Pooling:
     touched, counts = torch.unique_consecutive(ordered, return_counts=True)
     bag = torch.repeat_interleave(torch.arange(len(lengths), device=rows.device), lengths)
     starts = torch.cumsum(lengths, 0) - lengths
-    return Pooling(rows, starts, lengths, touched, bag.index_select(0, order), torch.cumsum(counts, 0) - counts)
+    shares = lengths.float().reciprocal_()
+    return Pooling(rows, starts, shares, touched, bag.index_select(0, order), torch.cumsum(counts, 0) - counts)
 
 
 def pool(table: Tensor, how: Pooling) -> Tensor:
@@ -42,16 +43,15 @@ class _Pool(torch.autograd.Function):
     """The gradient of a sum of bags is itself one: each row sums the gradients of the bags that hold it."""
 
     @staticmethod
-    def forward(ctx, table, rows, starts, lengths, touched, bags, bounds):  # type: ignore[no-untyped-def]
-        ctx.save_for_backward(lengths, touched, bags, bounds)
+    def forward(ctx, table, rows, starts, shares, touched, bags, bounds):  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(shares, touched, bags, bounds)
         ctx.shape = table.shape
         return F.embedding_bag(rows, table, starts, mode="mean")
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):  # type: ignore[no-untyped-def]
-        lengths, touched, bags, bounds = ctx.saved_tensors
-        shares = gradient / lengths[:, None]
-        values = F.embedding_bag(bags, shares, bounds, mode="sum")
+        shares, touched, bags, bounds = ctx.saved_tensors
+        values = F.embedding_bag(bags, gradient * shares[:, None], bounds, mode="sum")
         sparse = torch.sparse_coo_tensor(touched[None], values, ctx.shape, is_coalesced=True, check_invariants=False)
         return sparse, None, None, None, None, None, None

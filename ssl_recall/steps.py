@@ -158,7 +158,8 @@ def view_pair(
     """Give the bags of view a and of view b."""
     bags = bags_of(items, rows)
     variant = torch.repeat_interleave(variants, bags.lengths.view(len(rows), -1).sum(1))
-    return [hide(bags, keep[variant, bags.values]) for keep in (views.keep_a, views.keep_b)]
+    places = variant * views.keep_a.shape[1] + bags.values
+    return [hide(bags, keep.view(-1).index_select(0, places)) for keep in (views.keep_a, views.keep_b)]
 
 
 def known_pairs(

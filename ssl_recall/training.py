@@ -124,18 +124,19 @@ def step_losses(model: TwoTower, step: Step, objective: Objective) -> tuple[Tens
     """Give the main, the self-supervised (0 without) and the joint loss of a step: () nats each."""
     width, queries = model.embeddings.width, len(step.own)
     pooled = pool(model.embeddings.weight, step.pooling)
-    ends = len(step.queries.lengths), len(step.queries.lengths) + (queries if step.past is not None else 0)
-    past = pooled[ends[0] : ends[1]].view(queries, 1, width) if step.past is not None else None
+    parts = [len(bags.lengths) if bags is not None else 0 for bags in (step.queries, step.past, step.items)]
+    of_queries, of_past, of_items = pooled.split(parts)  # split's gradient is one copy, a slice's is zeros and a sum
+    past = of_past.view(queries, 1, width) if step.past is not None else None
     with torch.autocast(pooled.device.type, torch.bfloat16, enabled=objective.bf16):
-        asked = model.query.vectors(pooled[: ends[0]].view(queries, -1, width), step.queries, past)
-        found = model.item.vectors(pooled[ends[1] :].view(-1, len(model.item.starts), width), step.items)
-    count = len(step.times)
+        asked = model.query.vectors(of_queries.view(queries, -1, width), step.queries, past)
+        found = model.item.vectors(of_items.view(-1, len(model.item.starts), width), step.items)
+    views = (len(found) - len(step.times)) // 2
+    candidates, view_a, view_b = found.split([len(step.times), views, views])
     main = losses.in_batch_softmax(
-        asked, found[:count], step.own, step.log_q, step.times, step.known, objective.temperature
+        asked, candidates, step.own, step.log_q, step.times, step.known, objective.temperature
     )
     if objective.ssl is None or step.same is None:
         return main, torch.zeros_like(main), main
-    view_a, view_b = found[count:].chunk(2)
     ssl = losses.self_supervised(view_a, view_b, step.same, objective.ssl.temperature)
     return main, ssl, losses.joint(main, ssl, objective.ssl.weight)
 

@@ -29,7 +29,7 @@ def test_means_and_gradients_are_those_of_a_dense_table(bags: list[list[int]], s
     assert gradient.is_sparse
     assert gradient.is_coalesced()
     assert gradient.indices()[0].tolist() == sorted({row for bag in bags for row in bag})
-    torch.testing.assert_close(gradient.to_dense(), expected)
+    torch.testing.assert_close(gradient.to_dense(), expected, rtol=1e-6, atol=1e-7)  # shares are float32
 
 
 def test_it_is_what_torch_computes_with_a_sparse_table() -> None:
