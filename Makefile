@@ -23,8 +23,8 @@ check: $(BIN)/.dev  ## Formatting, lint with the import boundary, and strict typ
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(BIN)/.dev  ## Time every stage on the demo (after make demo).
-	$(BIN)/python benchmarks/stages.py --run $(RUN) --config $(CONFIG)
+bench: $(BIN)/.dev  ## Time every stage at two sizes, each next to a reference (benchmarks/RESULTS.md).
+	$(BIN)/python benchmarks/bench.py
 
 clean:  ## Remove the demo's run folder and the caches.
 	rm -rf $(RUN) .pytest_cache .mypy_cache .ruff_cache .coverage
