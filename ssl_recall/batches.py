@@ -13,21 +13,30 @@ ID_DROPOUT, SSL, NEGATIVES = 0, 1, 3  # the streams of a step: the last number o
 
 @dataclass(frozen=True)
 class Interactions:
-    """R interactions sorted by query, then time; query q took `items[offsets[q] : offsets[q + 1]]`."""
+    """R interactions sorted by query, then time; query q took `items[offsets[q] : offsets[q + 1]]`.
 
-    queries: Tensor  # (R,) int64
-    items: Tensor  # (R,) int64
+    Eight bytes an interaction, so that a log of a billion is resident in 8 GB; sixteen with times, for a history.
+    """
+
+    queries: Tensor  # (R,) int32
+    items: Tensor  # (R,) int32
     offsets: Tensor  # (Q + 1,) int64
-    until: Tensor  # (R,) int64: what the query took strictly before row r stands before position until[r]
+    until: Tensor | None  # (R,) int64: what the query took strictly before row r stands before position until[r]
 
     def to(self, device: torch.device) -> "Interactions":
         """Move every tensor to a device."""
-        return Interactions(*(tensor.to(device) for tensor in (self.queries, self.items, self.offsets, self.until)))
+        until = None if self.until is None else self.until.to(device)
+        return Interactions(self.queries.to(device), self.items.to(device), self.offsets.to(device), until)
+
+    def past(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Give where the past of interactions begins and ends: (B,), (B,); it is empty where time is unknown."""
+        starts = self.offsets.index_select(0, self.queries.index_select(0, rows))
+        return starts, starts if self.until is None else self.until.index_select(0, rows)
 
 
 def interactions(
-    queries: Tensor,  # (R,) int64, sorted
-    items: Tensor,  # (R,) int64
+    queries: Tensor,  # (R,) whole numbers, sorted
+    items: Tensor,  # (R,) whole numbers
     query_count: int,
     times: Tensor | None = None,  # (R,) int64, sorted within a query; None where the log has no time
 ) -> Interactions:
@@ -36,7 +45,7 @@ def interactions(
         raise ValueError("interactions must be sorted by query")
     offsets = torch.zeros(query_count + 1, dtype=torch.int64)
     offsets[1:] = torch.cumsum(torch.bincount(queries, minlength=query_count), 0)
-    until = offsets[queries].clone()
+    until = None
     if times is not None and len(queries):
         starts = torch.ones(len(queries), dtype=torch.bool)  # rows that begin a run of one query at one instant
         starts[1:] = (queries[1:] != queries[:-1]) | (times[1:] != times[:-1])
@@ -44,7 +53,7 @@ def interactions(
             raise ValueError("the interactions of a query must be sorted by time")
         positions = torch.arange(len(queries))
         until = torch.cummax(torch.where(starts, positions, 0), 0).values
-    return Interactions(queries, items, offsets, until)
+    return Interactions(queries.to(torch.int32), items.to(torch.int32), offsets, until)
 
 
 def generator(*key: int) -> torch.Generator:
@@ -54,8 +63,8 @@ def generator(*key: int) -> torch.Generator:
 
 
 def epoch_order(rows: int, seed: int, epoch: int) -> Tensor:
-    """Shuffle the row numbers of an epoch: (rows,) int64."""
-    return torch.randperm(rows, generator=generator(seed, epoch))
+    """Shuffle the row numbers of an epoch: (rows,) int32."""
+    return torch.randperm(rows, generator=generator(seed, epoch), dtype=torch.int32)
 
 
 def ssl_draw(
@@ -109,7 +118,7 @@ def negative_pool(counts: Tensor, cold_rate: float) -> NegativePool:
 
 
 def history_bags(
-    items: Tensor,  # (R,) int64, the log's items in its order
+    items: Tensor,  # (R,) the log's items in its order
     starts: Tensor,  # (B,) int64, where each query's interactions begin
     until: Tensor,  # (B,) int64, where its past ends
     size: int,  # at most the last `size` items
@@ -120,7 +129,7 @@ def history_bags(
     back = torch.arange(size, device=items.device)
     inside = back < lengths[:, None]
     at = (until[:, None] - 1 - back).clamp(min=0)
-    codes = item_table.codes[item_table.offsets[items[at] * len(item_table.names)]].long()
+    codes = item_table.codes[item_table.offsets[items[at].long() * len(item_table.names)]].long()
     empty = lengths == 0
     codes[empty, 0] = DEFAULT
     inside[empty, 0] = True

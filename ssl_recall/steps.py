@@ -100,7 +100,7 @@ class Planner:
         """Plan the step that trains on these interactions: (B,) int64 rows of the log."""
         data, objective, key = self.data, self.objective, (self.seed, epoch, step)
         log, source = data.log, batches.generator(*key, batches.ID_DROPOUT)
-        query_ids, drawn = log.queries.index_select(0, rows), log.items.index_select(0, rows)
+        query_ids, drawn = log.queries.index_select(0, rows).long(), log.items.index_select(0, rows).long()
         if objective.further_negatives and data.negatives is not None:
             drawn = torch.cat([drawn, data.negatives.draw(objective.further_negatives, key)])
         new_queries, new_items = (
@@ -113,8 +113,7 @@ class Planner:
         items = [hide_ids(bags_of(data.items, item_ids), data.items, nameless)]
         past = None
         if objective.history:
-            until = log.until.index_select(0, rows)
-            past = batches.history_bags(log.items, log.offsets[query_ids], until, objective.history, data.items)
+            past = batches.history_bags(log.items, *log.past(rows), objective.history, data.items)
         same = None
         if objective.ssl is not None and data.views is not None:
             settings, variants = objective.ssl, len(data.views.keep_a)

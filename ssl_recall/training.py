@@ -153,7 +153,7 @@ def embed_items(model: TwoTower, items: EncodedTable, block: int = 8192) -> Tens
 def embed_queries(
     model: TwoTower,
     queries: EncodedTable,
-    log: batches.Interactions,
+    log: batches.Interactions | None,  # only a history needs it
     items: EncodedTable,
     history: int,
     rows: Tensor | None = None,
@@ -166,6 +166,7 @@ def embed_queries(
     for part in rows.split(block):
         past = None
         if history:
+            assert log is not None, "a history is read from the log"
             past = batches.history_bags(log.items, log.offsets[part], log.offsets[part + 1], history, items)
         vectors.append(model.query(bags_of(queries, part), past))
     return torch.cat(vectors)

@@ -169,6 +169,20 @@ class Job:
             for batch in pq.ParquetFile(file).iter_batches(rows, columns=[column]):
                 yield batch.column(0).to_numpy()
 
+    def rows(self, name: str) -> int:
+        """Count a table's rows, from its footer."""
+        import pyarrow.parquet as pq
+
+        with self.path(name).open("rb") as file:
+            return int(pq.ParquetFile(file).metadata.num_rows)
+
+    def has_column(self, name: str, column: str) -> bool:
+        """Tell whether a table has a column, from its footer."""
+        import pyarrow.parquet as pq
+
+        with self.path(name).open("rb") as file:
+            return column in pq.ParquetFile(file).schema_arrow.names
+
     def previous(self, name: str) -> "pl.DataFrame | None":
         """Read what this stage wrote the last time, made from whatever; nothing where it is not there whole."""
         import polars as pl

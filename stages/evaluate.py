@@ -81,14 +81,14 @@ def _truth(job: artifacts.Job) -> Truth:
     import polars as pl
     import torch
 
-    test = job.read("test.parquet")
+    test = job.read("test.parquet", ["query_index", "item_index"])
     if test.is_empty():
         raise InputError("test.parquet: empty, nothing to measure; raise --test-share of prepare", "TOO_FEW")
     counts = job.read("popularity.parquet")["count"].to_torch()
     held = models.log_of(test, int(test["query_index"].max() or 0) + 1)  # type: ignore[arg-type]
     queries, rows = held.queries.unique(return_inverse=True)
-    before = pl.concat([job.read(name) for name in ("train.parquet", "validation.parquet")], how="diagonal")
-    before = before.filter(pl.col("query_index").is_in(queries.tolist()))
+    earlier = [job.read(name, ["query_index", "item_index"]) for name in ("train.parquet", "validation.parquet")]
+    before = pl.concat([log.filter(pl.col("query_index").is_in(queries.tolist())) for log in earlier])
     renumbered = torch.searchsorted(queries, before["query_index"].to_torch().long())
     order = torch.argsort(renumbered, stable=True)
     lengths = torch.bincount(renumbered, minlength=len(queries))

@@ -76,8 +76,11 @@ def export_embeddings(
         vectors = training.embed_items(model.to(place), item_table)
         job.write(writes[0], _frame(job.read("items.parquet", ["item_id"]), vectors))
         if queries:
-            seen = [job.read(name) for name in ("train.parquet", "validation.parquet")]
-            log = models.log_of(pl.concat(seen, how="diagonal"), query_table.rows).to(place)
+            log = None
+            if shape["history"]:
+                columns = ["query_index", "item_index", "timestamp"]
+                seen = pl.concat([job.read(name, columns) for name in ("train.parquet", "validation.parquet")])
+                log = models.log_of(seen, query_table.rows).to(place)
             asked = training.embed_queries(model, query_table, log, item_table, shape["history"])
             job.write(writes[1], _frame(job.read("queries.parquet", ["query_id"]), asked))
         job.done(

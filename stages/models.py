@@ -42,6 +42,24 @@ def tables(job: artifacts.Job) -> tuple["EncodedTable", "EncodedTable"]:
     return items, queries
 
 
+def log_from(job: artifacts.Job, name: str, query_count: int) -> "Interactions":
+    """Read a table of interactions without its times, a batch of rows at a time, into eight bytes an interaction."""
+    import numpy as np
+    import torch
+
+    from ssl_recall.batches import interactions
+
+    rows = job.rows(name)
+    columns = {side: np.empty(rows, np.int32) for side in ("query_index", "item_index")}
+    for side, column in columns.items():
+        at = 0
+        for batch in job.columns(name, side):
+            column[at : at + len(batch)] = batch
+            at += len(batch)
+    queries, items = (torch.from_numpy(column) for column in columns.values())
+    return interactions(queries, items, query_count)
+
+
 def log_of(frame: "pl.DataFrame", query_count: int) -> "Interactions":
     """Index a table of interactions (train.parquet, say) by query; its timestamps order a history."""
     import polars as pl

@@ -147,10 +147,12 @@ def _load(job: artifacts.Job, settings: dict[str, Any]) -> tuple["TrainingData",
     from ssl_recall import batches, losses, metrics, steps, validation, views
 
     items, queries = models.tables(job)
-    taken = job.read("train.parquet")
-    if settings["history"] and "timestamp" not in taken.columns:
+    if settings["history"] and not job.has_column("train.parquet", "timestamp"):
         raise SettingsError("--history needs to know what came before: prepare with --timestamp", "NO_TIME")
-    log = models.log_of(taken, queries.rows)
+    if settings["history"]:
+        log = models.log_of(job.read("train.parquet", ["query_index", "item_index", "timestamp"]), queries.rows)
+    else:
+        log = models.log_from(job, "train.parquet", queries.rows)
     if len(log.items) < 2:
         raise InputError(f"train.parquet: {len(log.items)} interactions, two are the least to learn from", "TOO_FEW")
     popularity = job.read("popularity.parquet")
@@ -158,7 +160,7 @@ def _load(job: artifacts.Job, settings: dict[str, Any]) -> tuple["TrainingData",
     masks = None
     if settings["ssl"]:
         masks = steps.Views(*views.unpack(job.read(VIEWS), items.offsets, len(items.names)))
-    held_out = models.log_of(job.read("validation.parquet"), queries.rows)
+    held_out = models.log_from(job, "validation.parquet", queries.rows)
     if not len(held_out.items):
         raise InputError("validation.parquet: empty, nothing to pick the epoch by; raise --validation-share", "TOO_FEW")
     counts = popularity["count"].to_torch()

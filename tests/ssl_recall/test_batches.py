@@ -29,8 +29,7 @@ def log_of(events: list[Event], query_count: int) -> batches.Interactions:
 
 def histories(log: batches.Interactions, rows: Tensor, size: int, items: EncodedTable) -> list[list[int]]:
     """The history that each row of the log is described by."""
-    starts = log.offsets[log.queries[rows]]
-    found = batches.history_bags(log.items, starts, log.until[rows], size, items)
+    found = batches.history_bags(log.items, *log.past(rows), size, items)
     return [bag.tolist() for bag in found.codes.split(found.lengths.tolist())]
 
 
@@ -155,7 +154,7 @@ def test_an_empty_log_has_queries_that_took_nothing() -> None:
     for times in (None, empty):
         log = batches.interactions(empty, empty, 3, times)
         assert log.offsets.tolist() == [0, 0, 0, 0]
-        assert log.until.tolist() == []
+        assert [part.tolist() for part in log.past(empty)] == [[], []]
 
 
 @given(logs)

@@ -189,3 +189,13 @@ def test_an_epoch_cannot_be_picked_by_a_slice_that_has_nothing_held_out(run: Pat
     assert pl.read_parquet(run / "popularity.parquet")["count"].min() > 0
     with pytest.raises(InputError, match=r"TOO_FEW: .*no cold item to pick the epoch by"):
         train(run, **SMALL, select_on=SelectOn.COLD)
+
+
+def test_the_log_that_is_trained_on_is_the_table(run: Path) -> None:
+    table = pl.read_parquet(run / "train.parquet")
+    with artifacts.reading(run, ("train.parquet",)) as job:
+        log = models.log_from(job, "train.parquet", 40)
+    assert (log.queries.dtype, log.items.dtype) == (torch.int32, torch.int32)
+    assert log.queries.tolist() == table["query_index"].to_list()
+    assert log.items.tolist() == table["item_index"].to_list()
+    assert log.offsets[-1] == table.height
