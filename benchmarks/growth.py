@@ -1,0 +1,116 @@
+"""Time a training step as the catalogue and the log grow: 12 features; the log is read from a Parquet file.
+
+python benchmarks/growth.py --items 10000 10000000 --interactions 1000000
+python benchmarks/growth.py --items 1000000 --interactions 1000000 100000000
+"""
+
+import argparse
+import itertools
+import json
+import multiprocessing
+import resource
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from synthetic import LONGEST, ROWS, SEVERAL, SINGLE
+
+from ssl_recall import batches, losses, optimisers, steps, training
+from ssl_recall.features import EncodedTable, Kind
+from stages import artifacts, models, processor
+
+TAKEN, BATCH = 20, 1024  # interactions a query
+
+
+def table(items: int) -> tuple[EncodedTable, dict[str, int]]:
+    """Give a catalogue with an id, 8 single-valued and 4 multi-valued features, and the sizes of its vocabularies."""
+    rng = np.random.default_rng(1)
+    sizes = {"id": items, **{f"s{n}": n for n in SINGLE}, **{f"m{n}": n for n in SEVERAL}}
+    lengths = np.ones((items, len(sizes)), np.int64)
+    lengths[:, -len(SEVERAL) :] = rng.integers(1, LONGEST + 1, (items, len(SEVERAL)))
+    offsets = np.zeros(lengths.size + 1, np.int64)
+    np.cumsum(lengths.ravel(), out=offsets[1:])
+    limit = np.repeat(np.tile(np.array(list(sizes.values()), np.int32), items), lengths.ravel())
+    codes = (rng.random(len(limit), np.float32) * limit).astype(np.int32).clip(max=limit - 1) + 2
+    codes[offsets[:-1].reshape(items, -1)[:, 0]] = np.arange(items, dtype=np.int32) + 2
+    kinds = (Kind.ID, *[Kind.CATEGORICAL] * len(SINGLE), *[Kind.MULTI_VALUED] * len(SEVERAL))
+    names = tuple(sizes)
+    found = EncodedTable(names, kinds, names, torch.from_numpy(codes), torch.from_numpy(offsets), {})
+    return found, {name: size + 2 for name, size in sizes.items()}
+
+
+def write_log(path: Path, items: int, interactions: int) -> None:
+    """Write a table of interactions as prepare leaves it: by query, a row group at a time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(2)
+    writer = None
+    for low in range(0, interactions, ROWS):
+        rows = min(ROWS, interactions - low)
+        query = (np.arange(low, low + rows) // TAKEN).astype(np.int32)
+        item = (rng.zipf(1.3, rows).clip(max=items) - 1).astype(np.int32)
+        part = pa.table({"query_index": query, "item_index": item})
+        writer = writer or pq.ParquetWriter(path, part.schema, compression="zstd")
+        writer.write_table(part)
+    writer.close()
+
+
+def step_ms(items: int, interactions: int, threads: int) -> dict[str, float]:
+    """Give the median of a step, in milliseconds, and the seconds that reading the log took."""
+    processor.use(threads, exact=False)
+    run = Path(".bench") / "growth" / f"{items}_{interactions}"
+    if not (run / "train.parquet").exists():
+        write_log(run / "train.parquet", items, interactions)
+    job = artifacts.Job(run, "benchmark", {})
+    job.inputs = {"train.parquet": "made above"}
+    asked = -(-interactions // TAKEN)
+    start = time.perf_counter()
+    log = models.log_from(job, "train.parquet", asked)
+    reading = time.perf_counter() - start
+    catalogue, vocabularies = table(items)
+    queries = EncodedTable(
+        ("user",), (Kind.ID,), ("user",), torch.arange(asked, dtype=torch.int32) + 2, torch.arange(asked + 1), {}
+    )
+    counts = torch.bincount(log.items, minlength=items)
+    pool = batches.negative_pool(counts, 0.002)
+    log_p = (counts.double().clamp(min=0.01) / counts.sum()).log().float()
+    log_q = losses.mixture(log_p, pool.probabilities(items), BATCH, 1024)
+    objective = steps.Objective(BATCH, 0.05, 1024, 0.1, 0, None)
+    sizes = {"embedding_width": 32, "hidden": [256], "width": 64, "history": False, "seed": 1}
+    model = training.two_tower(catalogue, queries, vocabularies | {"user": asked + 2}, **sizes)
+    data = steps.TrainingData(catalogue, queries, log, log_q, pool, None)
+    average = optimisers.RunningAverage(training.dense_weights(model), 0.99)
+    planner = steps.Planner(data, objective, model, 1)
+    epoch = training.train_epoch(model, training.optimisers(model, 0.001, 0.1, 1e-7), planner, 0, average)
+    times = []
+    for number in range(110):
+        start = time.perf_counter()
+        next(epoch)
+        if number >= 10:
+            times.append(time.perf_counter() - start)
+    return {"step_ms": 1e3 * float(np.median(times)), "read_s": reading}
+
+
+def main() -> None:
+    """Print a line of JSON for each size."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--items", type=int, nargs="+", default=[10_000, 1_000_000, 10_000_000])
+    parser.add_argument("--interactions", type=int, nargs="+", default=[1_000_000])
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    for items, interactions in itertools.product(arguments.items, arguments.interactions):
+        with multiprocessing.get_context("spawn").Pool(1) as own:  # a process each, for its own peak
+            found, peak = own.apply(measured, (items, interactions, arguments.threads))
+        sizes = {"items": items, "interactions": interactions, "threads": arguments.threads}
+        print(json.dumps(sizes | found | {"peak_gib": peak}), flush=True)
+
+
+def measured(items: int, interactions: int, threads: int) -> tuple[dict[str, float], float]:
+    """Give what step_ms finds, and the peak of this process in GiB."""
+    return step_ms(items, interactions, threads), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+if __name__ == "__main__":
+    main()
