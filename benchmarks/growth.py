@@ -42,7 +42,7 @@ def table(items: int) -> tuple[EncodedTable, dict[str, int]]:
     return found, {name: size + 2 for name, size in sizes.items()}
 
 
-def write_log(path: Path, items: int, interactions: int) -> None:
+def write_log(path: Path, items: int, interactions: int, *, spread: bool = False) -> None:
     """Write a table of interactions as prepare leaves it: by query, a row group at a time."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(2)
@@ -50,7 +50,7 @@ def write_log(path: Path, items: int, interactions: int) -> None:
     for low in range(0, interactions, ROWS):
         rows = min(ROWS, interactions - low)
         query = (np.arange(low, low + rows) // TAKEN).astype(np.int32)
-        item = (rng.zipf(1.3, rows).clip(max=items) - 1).astype(np.int32)
+        item = (rng.integers(0, items, rows) if spread else rng.zipf(1.3, rows).clip(max=items) - 1).astype(np.int32)
         part = pa.table({"query_index": query, "item_index": item})
         writer = writer or pq.ParquetWriter(path, part.schema, compression="zstd")
         writer.write_table(part)
