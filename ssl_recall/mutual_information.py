@@ -39,7 +39,7 @@ SCHEMA = (
 class Codes:
     """One feature of N items, one item's codes after the other's; a missing value is one code 0."""
 
-    values: NDArray[np.int64]  # (V,) not negative
+    values: NDArray[np.int32]  # (V,) not negative
     lengths: NDArray[np.int64] | None  # (N,), at least 1; None where every item has one
     size: int  # above every code
 
@@ -65,7 +65,7 @@ def codes_of(column: pl.Series) -> Codes:
     if isinstance(column.dtype, pl.List):
         lengths = np.maximum(column.list.len().fill_null(0).to_numpy().astype(np.int64), 1)
         column = column.explode(empty_as_null=True)
-    values = column.cast(pl.Int64).fill_null(0).to_numpy()
+    values = column.cast(pl.Int32).fill_null(0).to_numpy()
     return Codes(values, lengths, int(values.max(initial=0)) + 1)
 
 
@@ -225,7 +225,8 @@ def _spelled_out(a: Codes, b: Codes) -> Iterator[tuple[NDArray[np.int64], NDArra
     starts_a, starts_b = _starts(a), _starts(b)
     for low in range(0, a.rows, ROWS):
         high = min(low + ROWS, a.rows)
-        of_a, of_b = a.values[starts_a[low] : starts_a[high]] * b.size, b.values[starts_b[low] : starts_b[high]]
+        of_a = a.values[starts_a[low] : starts_a[high]].astype(np.int64) * b.size
+        of_b = b.values[starts_b[low] : starts_b[high]]
         if a.lengths is None and b.lengths is None:
             yield of_a + of_b, None
             continue

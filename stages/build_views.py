@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import artifacts
+from . import artifacts, models
 from .errors import SettingsError
 
 if TYPE_CHECKING:
@@ -84,10 +84,10 @@ def build_views(
             return
         import polars as pl
 
-        from ssl_recall import features, views
+        from ssl_recall import views
 
-        items = job.read("items.parquet")
-        table = features.encoded_table(items, job.read("features.parquet").filter(pl.col("side") == "item"))
+        items = job.read("items.parquet", ["item_id"])
+        table = models.table(job, "items.parquet", job.read("features.parquet").filter(pl.col("side") == "item"))
         hideable = [
             name
             for name, kind in zip(table.names, table.kinds, strict=True)

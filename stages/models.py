@@ -32,14 +32,18 @@ def device_of(name: str) -> "torch.device":
 
 def tables(job: artifacts.Job) -> tuple["EncodedTable", "EncodedTable"]:
     """Read the catalogue and the queries as tensors."""
+    features = job.read("features.parquet")
+    return table(job, "items.parquet", features.filter(side="item")), table(
+        job, "queries.parquet", features.filter(side="query")
+    )
+
+
+def table(job: artifacts.Job, name: str, features: "pl.DataFrame") -> "EncodedTable":
+    """Read one of the two as tensors: the columns of codes, and the vectors of dense features."""
     from ssl_recall.features import encoded_table
 
-    features = job.read("features.parquet")
-    items, queries = (
-        encoded_table(job.read(name), features.filter(side=side))
-        for name, side in (("items.parquet", "item"), ("queries.parquet", "query"))
-    )
-    return items, queries
+    dense = features.filter(kind="dense")["feature"].to_list()
+    return encoded_table(job.read(name, [f"{feature}__code" for feature in features["feature"]] + dense), features)
 
 
 def log_from(job: artifacts.Job, name: str, query_count: int) -> "Interactions":
