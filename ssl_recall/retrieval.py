@@ -9,9 +9,9 @@ from torch import Tensor
 
 Known = tuple[Tensor, Tensor]
 NOTHING = -1  # the index that fills a list when fewer than k items are left
-BLOCK = 2**24  # cosines at a time: 64 MiB
-LEAST_ROWS = 64  # queries at a time, for fewer would not fill a matrix product
-GROUP = 32  # columns of which one is looked at first
+BLOCK = 2**26  # cosines at a time: 256 MiB
+ROWS = 256  # queries at a time: fewer do not fill a matrix product, more leave the cache
+GROUP = 16  # columns of which one is looked at first
 
 
 def top_k(
@@ -19,14 +19,14 @@ def top_k(
 ) -> tuple[Tensor, Tensor]:
     """Give the k items nearest to each query: (Q, D), (N, D) unit rows -> indices (Q, k) int64, cosines (Q, k) float32.
 
-    Where fewer than k items are left the index is -1 and the cosine -inf. Scores `block` cosines at a time, whatever Q
-    and N; what is kept besides is Q * k.
+    Where fewer than k items are left the index is -1 and the cosine -inf. Scores at most `block` cosines at a time,
+    whatever Q and N; what is kept besides is Q * k.
     """
     width = min(k, len(items))
     indices = torch.full((len(queries), k), NOTHING, dtype=torch.int64, device=queries.device)
     scores = torch.full((len(queries), k), float("-inf"), device=queries.device)
-    columns = max(min(len(items), block // LEAST_ROWS), 1)
-    size = max(block // columns, 1)
+    columns = max(min(len(items), block // ROWS), 1)
+    size = min(ROWS, max(block // columns, 1))
     buffer = queries.new_empty(min(size, len(queries)) * columns)
     for start in range(0, len(queries), size):
         rows = slice(start, min(start + size, len(queries)))
