@@ -1,6 +1,7 @@
 """Time training steps on a prepared run folder, at the sizes that the peers are timed at.
 
 python benchmarks/steps.py --run runs/debian --batch-size 1024 --threads 2
+python benchmarks/steps.py --run runs/debian --batch-size 8192 --device cuda  # share of the limit, memory, too
 """
 
 import argparse
@@ -25,6 +26,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--batch-size", type=int, default=1024)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--ssl", action="store_true", help="With as many items a step as interactions.")
     parser.add_argument("--further-negatives", type=int, default=0)
     parser.add_argument("--no-straight", action="store_true", help="Without the straight path, which no peer has.")
@@ -55,7 +57,7 @@ def main() -> None:
         "embedding_width": options.embedding_width,
         "hidden": options.hidden,
         "width": options.width,
-        "bf16": processor.takes_bf16(options.precision, torch.device("cpu")),
+        "bf16": processor.takes_bf16(options.precision, torch.device(options.device)),
     }
     with artifacts.reading(options.run, (*READS, VIEWS)) as job:
         data, _ = _load(job, settings)
@@ -64,6 +66,7 @@ def main() -> None:
         for tower in (model.query, model.item):
             tower.skip = None
             tower.vectors = without_straight_path(tower)
+    model.to(options.device)
     steppers = training.optimisers(model, 0.001, 0.1, 1e-7)
     average = optimisers.RunningAverage(training.dense_weights(model), 0.99)
     planner = steps.Planner(data, replace(_objective(settings)), model, 1)
@@ -73,12 +76,49 @@ def main() -> None:
     for number in range(options.steps + options.warm_up):
         start = time.perf_counter()
         next(every)
+        if options.device != "cpu":
+            torch.cuda.synchronize()
         if number >= options.warm_up:
             times.append(time.perf_counter() - start)
     median = float(np.median(times))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    found = {"step_ms": 1e3 * median, "rows_per_s": options.batch_size / median, "peak_gib": peak}
+    if options.device != "cpu":
+        peak = torch.cuda.max_memory_allocated() / 2**30
+    limit = products_a_second(torch.device(options.device), bf16=settings["bf16"])
+    share = products_of(model, options, len(data.items.names), len(data.queries.names)) / median / limit
+    found = {
+        "share_of_limit": share,
+        "step_ms": 1e3 * median,
+        "rows_per_s": options.batch_size / median,
+        "peak_gib": peak,
+    }
     print(json.dumps({"batch_size": options.batch_size, "threads": options.threads, "ssl": options.ssl, **found}))
+
+
+def products_a_second(device: torch.device, *, bf16: bool) -> float:
+    """Measure the rate of a large matrix product, in floating-point operations a second."""
+    dtype, size = torch.bfloat16 if bf16 else torch.float32, 4096 if device.type == "cuda" else 1024
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    seconds = []
+    for _ in range(12):
+        start = time.perf_counter()
+        (a @ b)[0, 0].item()
+        seconds.append(time.perf_counter() - start)
+    return 2 * size**3 / min(seconds)
+
+
+def products_of(model, options, item_features: int, query_features: int) -> float:
+    """Count the operations of a step's matrix products, as if all candidates were distinct: forward and twice back."""
+    rows = options.batch_size
+    items = rows + options.further_negatives
+    views = 2 * rows if options.ssl else 0
+    sizes = [options.embedding_width, *options.hidden, options.width]
+    total = 0.0
+    for tower, many, features in ((model.query, rows, query_features), (model.item, items + views, item_features)):
+        widths = [features * sizes[0], *sizes[1:]]
+        layers = sum(a * b for a, b in itertools.pairwise(widths))
+        total += 6 * many * (layers + (widths[0] * widths[-1] if tower.skip is not None else 0))
+    return total + 6 * options.width * rows * (items + (rows if options.ssl else 0))
 
 
 def without_straight_path(tower):
