@@ -154,7 +154,7 @@ def embed_queries(
     model: TwoTower,
     queries: EncodedTable,
     log: batches.Interactions | None,  # only a history needs it
-    items: EncodedTable,
+    items: EncodedTable | None,  # the same
     history: int,
     rows: Tensor | None = None,
     block: int = 8192,
@@ -167,6 +167,7 @@ def embed_queries(
         past = None
         if history:
             assert log is not None, "a history is read from the log"
+            assert items is not None, "and named by the items' ids"
             past = batches.history_bags(log.items, log.offsets[part], log.offsets[part + 1], history, items)
         vectors.append(model.query(bags_of(queries, part), past))
     return torch.cat(vectors)

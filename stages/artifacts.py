@@ -169,6 +169,33 @@ class Job:
             for batch in pq.ParquetFile(file).iter_batches(rows, columns=[column]):
                 yield batch.column(0).to_numpy()
 
+    def parts(self, name: str, columns: Sequence[str], rows: int) -> "Iterator[pl.DataFrame]":
+        """Read columns of a table at most `rows` rows at a time."""
+        import polars as pl
+        import pyarrow.parquet as pq
+
+        with self.path(name).open("rb") as file:
+            for batch in pq.ParquetFile(file).iter_batches(rows, columns=list(columns)):
+                frame = pl.from_arrow(batch)
+                assert isinstance(frame, pl.DataFrame), "a batch is a frame"
+                yield frame.select(columns)
+
+    def write_parts(self, name: str, parts: "Iterator[pl.DataFrame]") -> int:
+        """Stage a table that comes in parts, a row group each, held to the contract's columns; gives its rows."""
+        import pyarrow.parquet as pq
+
+        rows, writer = 0, None
+        with self.open(name) as file:
+            for part in parts:
+                _check_columns(name, part.schema)
+                batch = part.to_arrow()
+                writer = writer or pq.ParquetWriter(file, batch.schema, compression="zstd")
+                writer.write_table(batch.cast(writer.schema))
+                rows += part.height
+            assert writer is not None, f"{name}: no part at all"
+            writer.close()
+        return rows
+
     def rows(self, name: str) -> int:
         """Count a table's rows, from its footer."""
         import pyarrow.parquet as pq

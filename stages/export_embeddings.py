@@ -1,5 +1,6 @@
 """Embed the whole catalogue, or new items that training never saw, and the queries."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     import polars as pl
     from torch import Tensor
 
+    from ssl_recall.towers import TwoTower
+
 READS = (
     "features.parquet",
     "vocabulary.parquet",
@@ -20,6 +23,7 @@ READS = (
     "train.parquet",
     "validation.parquet",
 )
+PART = 2**17  # items embedded, and written as a row group, at a time
 MODEL = ("model/weights.safetensors", "model/model.json")
 
 
@@ -64,30 +68,45 @@ def export_embeddings(
     with artifacts.Job(run, stage, settings, reads=reads, writes=writes, force=force) as job:
         if job.up_to_date:
             return
-        import polars as pl
-
-        from ssl_recall import training
-
         processor.use(threads, exact=True)
-        item_table, query_table = models.tables(job)
-        model, shape = models.load(job, folder, item_table, query_table)
-        place = models.device_of(device)
-        item_table, query_table = item_table.to(place), query_table.to(place)
-        vectors = training.embed_items(model.to(place), item_table)
-        job.write(writes[0], _frame(job.read("items.parquet", ["item_id"]), vectors))
+        model, shape = models.load(job, folder, *models.outlines(job))
+        model.to(models.device_of(device))
+        count = job.write_parts(writes[0], _item_vectors(job, model))
+        summary = f"{count:,} items"
         if queries:
-            log = None
-            if shape["history"]:
-                columns = ["query_index", "item_index", "timestamp"]
-                seen = pl.concat([job.read(name, columns) for name in ("train.parquet", "validation.parquet")])
-                log = models.log_of(seen, query_table.rows).to(place)
-            asked = training.embed_queries(model, query_table, log, item_table, shape["history"])
-            job.write(writes[1], _frame(job.read("queries.parquet", ["query_id"]), asked))
-        job.done(
-            f"{item_table.rows:,} items"
-            + (f", {query_table.rows:,} queries" if queries else "")
-            + f", width {vectors.shape[1]}"
-        )
+            asked = _query_vectors(job, model, shape["history"])
+            job.write(writes[1], asked)
+            summary += f", {asked.height:,} queries"
+        job.done(f"{summary}, width {shape['width']}")
+
+
+def _item_vectors(job: artifacts.Job, model: "TwoTower") -> "Iterator[pl.DataFrame]":
+    """Embed the catalogue PART rows at a time, so that memory does not grow with it."""
+    from ssl_recall import features, training
+
+    place = model.embeddings.weight.device
+    described = job.read("features.parquet").filter(side="item")
+    for part in job.parts("items.parquet", ["item_id", *models.columns_of(described)], PART):
+        vectors = training.embed_items(model, features.encoded_table(part, described).to(place))
+        yield _frame(part.select("item_id"), vectors)
+
+
+def _query_vectors(job: artifacts.Job, model: "TwoTower", history: int) -> "pl.DataFrame":
+    """Embed every query as it stands before the test period."""
+    import polars as pl
+
+    from ssl_recall import training
+
+    place, described = model.embeddings.weight.device, job.read("features.parquet")
+    queries = models.table(job, "queries.parquet", described.filter(side="query")).to(place)
+    items = log = None
+    if history:
+        items = models.table(job, "items.parquet", described.filter(side="item")).to(place)
+        columns = ["query_index", "item_index", "timestamp"]
+        seen = pl.concat([job.read(name, columns) for name in ("train.parquet", "validation.parquet")])
+        log = models.log_of(seen, queries.rows).to(place)
+    vectors = training.embed_queries(model, queries, log, items, history)
+    return _frame(job.read("queries.parquet", ["query_id"]), vectors)
 
 
 def _refuse_to_overwrite(target: Path, items: Path, run: Path) -> None:
@@ -109,7 +128,7 @@ def _export_new(job: artifacts.Job, folder: str, source: Path, target: Path, dev
     from ssl_recall import training
 
     processor.use(threads, exact=True)
-    model, _ = models.load(job, folder, *models.tables(job))
+    model, _ = models.load(job, folder, *models.outlines(job))
     ids, table = new_items.read(job, source)
     place = models.device_of(device)
     vectors = training.embed_items(model.to(place), table.to(place))

@@ -38,12 +38,28 @@ def tables(job: artifacts.Job) -> tuple["EncodedTable", "EncodedTable"]:
     )
 
 
-def table(job: artifacts.Job, name: str, features: "pl.DataFrame") -> "EncodedTable":
-    """Read one of the two as tensors: the columns of codes, and the vectors of dense features."""
+def outlines(job: artifacts.Job) -> tuple["EncodedTable", "EncodedTable"]:
+    """Read one row of the catalogue and one of the queries: what a model is built from."""
     from ssl_recall.features import encoded_table
 
-    dense = features.filter(kind="dense")["feature"].to_list()
-    return encoded_table(job.read(name, [f"{feature}__code" for feature in features["feature"]] + dense), features)
+    features = job.read("features.parquet")
+    sides = (("items.parquet", "item"), ("queries.parquet", "query"))
+    described = [(name, features.filter(side=side)) for name, side in sides]
+    items, queries = (encoded_table(next(job.parts(name, columns_of(own), 1)), own) for name, own in described)
+    return items, queries
+
+
+def columns_of(features: "pl.DataFrame") -> list[str]:
+    """Name the columns of a table that its tensors are made of: codes, and the vectors of dense features."""
+    codes = [f"{feature}__code" for feature in features["feature"]]
+    return codes + features.filter(kind="dense")["feature"].to_list()
+
+
+def table(job: artifacts.Job, name: str, features: "pl.DataFrame") -> "EncodedTable":
+    """Read one of the two as tensors."""
+    from ssl_recall.features import encoded_table
+
+    return encoded_table(job.read(name, columns_of(features)), features)
 
 
 def log_from(job: artifacts.Job, name: str, query_count: int) -> "Interactions":

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.numpy import load_file
@@ -199,3 +200,20 @@ def test_the_log_that_is_trained_on_is_the_table(run: Path) -> None:
     assert log.queries.tolist() == table["query_index"].to_list()
     assert log.items.tolist() == table["item_index"].to_list()
     assert log.offsets[-1] == table.height
+
+
+@pytest.mark.parametrize("history", [0, 3])
+def test_a_catalogue_embedded_in_parts_has_the_vectors_of_the_whole(
+    run: Path, history: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(run, **SMALL, history=history)
+    export_embeddings(run)
+    whole = [pl.read_parquet(run / f"{side}_embeddings.parquet") for side in ("item", "query")]
+    monkeypatch.setattr("stages.export_embeddings.PART", 7)
+    export_embeddings(run, force=True)
+    assert pq.ParquetFile(run / "item_embeddings.parquet").num_row_groups == 5  # of thirty items
+    for side, expected in zip(("item", "query"), whole, strict=True):
+        found = pl.read_parquet(run / f"{side}_embeddings.parquet")
+        assert found.schema == expected.schema
+        assert found[f"{side}_id"].equals(expected[f"{side}_id"])
+        np.testing.assert_allclose(found["embedding"].to_numpy(), expected["embedding"].to_numpy(), atol=1e-6)
