@@ -220,12 +220,6 @@ class Job:
         with path.open("rb") as file:
             return pl.read_parquet(file)
 
-    def scan(self, name: str) -> "pl.LazyFrame":
-        """Scan an input lazily."""
-        import polars as pl
-
-        return pl.scan_parquet(self.path(name))
-
     def write(self, name: str, frame: "pl.DataFrame | pl.LazyFrame") -> None:
         """Stage a table for publication, held to the contract's columns."""
         _check_columns(name, frame.collect_schema())
