@@ -14,7 +14,7 @@ import sys, time, torch
 from ssl_recall import retrieval
 from stages import processor
 items, queries, threads = map(int, sys.argv[1:])
-processor.use(threads, exact=True)
+processor.use(threads, torch.device("cpu"))
 source = torch.Generator().manual_seed(0)
 unit = lambda rows: torch.nn.functional.normalize(torch.randn(rows, 64, generator=source), dim=1)
 corpus, asked = unit(items), unit(queries)

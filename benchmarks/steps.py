@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--warm-up", type=int, default=10)
     parser.add_argument("--precision", type=processor.Precision, default=processor.Precision.AUTO)
     options = parser.parse_args()
-    processor.use(options.threads, exact=False)
+    processor.use(options.threads, torch.device(options.device))
     settings = {
         "ssl": options.ssl,
         "ssl_weight": 0.1,

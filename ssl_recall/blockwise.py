@@ -1,4 +1,4 @@
-"""The softmax losses, a block of rows at a time: the same numbers as in `losses`, without their B x C matrices.
+"""What both losses are computed with: a masked softmax, a block of rows at a time, without a B x C matrix.
 
 The gradient of a mean of cross-entropies is `softmax - one-hot`, so each block gives its share of the loss and of both
 gradients and is forgotten: memory is one block, whatever the batch. A candidate that stands in a step several times is
@@ -39,7 +39,10 @@ def softmax_loss(
     temperature: float,
     block: int = BLOCK,
 ) -> Tensor:  # () mean over the rows, nats
-    """Mean cross-entropy of `cosine / temperature + bias`; equals losses.in_batch_softmax (test_blockwise)."""
+    """Mean cross-entropy of `cosine / temperature + bias`, a masked cell's probability being exactly 0.
+
+    Raises ValueError for a temperature that is not a positive number.
+    """
     if not (math.isfinite(temperature) and temperature > 0):
         raise ValueError(f"temperature must be a positive number, is {temperature}")
     if queries.dtype != torch.float64:  # bf16 would round log q away

@@ -97,7 +97,7 @@ class Planner:
             yield self.step(order[step * size : (step + 1) * size], epoch, step)
 
     def step(self, rows: Tensor, epoch: int, step: int) -> Step:
-        """Plan the step that trains on these interactions: (B,) int64 rows of the log."""
+        """Plan the step that trains on these interactions: (B,) rows of the log."""
         data, objective, key = self.data, self.objective, (self.seed, epoch, step)
         log, source = data.log, batches.generator(*key, batches.ID_DROPOUT)
         query_ids, drawn = log.queries.index_select(0, rows).long(), log.items.index_select(0, rows).long()

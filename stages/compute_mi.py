@@ -51,9 +51,8 @@ def compute_mi(
     possible above chance (0 to 1), both entropies and numbers of values. Prints the last as a table. A pair whose two
     features have not changed is not measured again (--force measures all).
     """
-    settings = {
-        name: value for name, value in locals().items() if name not in {"buckets", "threads"}
-    }  # they change nothing
+    free = {"buckets", "threads"}  # they change no result
+    settings = {name: value for name, value in locals().items() if name not in {*free, "free"}}
     with artifacts.Job(run, "compute-mi", settings, reads=READS, writes=WRITES, force=force) as job:
         if job.up_to_date:
             return

@@ -61,7 +61,7 @@ def evaluate(
     job = artifacts.Job(run, "evaluate", settings, reads=READS, optional=OPTIONAL, writes=WRITES, force=force)
     with job:
         if not job.up_to_date:
-            processor.use(threads, exact=True)
+            processor.use(threads, models.device_of("cpu"))
             truth = _truth(job)
             frame = _measure(truth, _recalled(job, truth, max(settings["k"]), baseline=_is_fair(job)), settings)
             job.write("metrics.parquet", frame)

@@ -68,9 +68,10 @@ def export_embeddings(
     with artifacts.Job(run, stage, settings, reads=reads, writes=writes, force=force) as job:
         if job.up_to_date:
             return
-        processor.use(threads, exact=True)
+        place = models.device_of(device)
+        processor.use(threads, place)
         model, shape = models.load(job, folder, *models.outlines(job))
-        model.to(models.device_of(device))
+        model.to(place)
         count = job.write_parts(writes[0], _item_vectors(job, model))
         summary = f"{count:,} items"
         if queries:
@@ -127,10 +128,10 @@ def _export_new(job: artifacts.Job, folder: str, source: Path, target: Path, dev
     """Embed a user's table of items with the trained model and publish the vectors where the user wants them."""
     from ssl_recall import training
 
-    processor.use(threads, exact=True)
+    place = models.device_of(device)
+    processor.use(threads, place)
     model, _ = models.load(job, folder, *models.outlines(job))
     ids, table = new_items.read(job, source)
-    place = models.device_of(device)
     vectors = training.embed_items(model.to(place), table.to(place))
     with publish.replacing(target) as file:
         _frame(ids.to_frame(), vectors).write_parquet(file, compression="zstd")

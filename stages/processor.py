@@ -1,5 +1,6 @@
 """How torch uses the processor: threads, which library multiplies, and how precisely."""
 
+import math
 import time
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -8,8 +9,6 @@ if TYPE_CHECKING:
     import torch
 
 EXACT = 1e-5  # relative error of a float32 product; one that is rounded to bf16 on the way has 1e-3
-
-
 PAYS = 1.4  # times the rate of float32 from which bf16 products are taken
 TRIED = 512  # rows and columns of the product that tells
 
@@ -22,43 +21,46 @@ class Precision(StrEnum):
     BFLOAT16 = "bfloat16"
 
 
-def use(threads: int, *, exact: bool) -> None:
+def use(threads: int, device: "torch.device") -> None:
     """Set the threads and take oneDNN's matrix products, which on an AMD processor are twice as fast as MKL's.
 
-    Where oneDNN would round to bf16 on the way (a processor with AMX), `exact` keeps to MKL: tried, not assumed.
+    Where this would round float32 products on the way (a processor with AMX, a GPU) they stay as they were: tried, not
+    assumed. What may be rounded says so itself: the towers' products in training, by `takes_bf16`.
     """
     import torch
 
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("medium")
-    if exact and _error() > EXACT:
+    if _error(device) > EXACT:
         torch.set_float32_matmul_precision("highest")
 
 
-def _error() -> float:
+def _error(device: "torch.device") -> float:
     """Measure the largest relative error of a float32 product as it is set now."""
     import torch
 
     a, b = (torch.randn(256, 256, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
     expected = a.double() @ b.double()
-    return float(((a @ b).double() - expected).abs().max() / expected.abs().max())
+    found = (a.to(device) @ b.to(device)).cpu()
+    return float((found.double() - expected).abs().max() / expected.abs().max())
 
 
 def takes_bf16(precision: Precision, device: "torch.device") -> bool:
     """Decide on bf16 products: as told, or where they are clearly faster here, which is tried."""
     if precision is not Precision.AUTO:
         return precision is Precision.BFLOAT16
-    return _seconds(device, "float32") > PAYS * _seconds(device, "bfloat16")
+    return _gain(device) > PAYS
 
 
-def _seconds(device: "torch.device", dtype: str) -> float:
-    """Time a product, the fastest of several tries: other work on the machine only ever makes one slower."""
+def _gain(device: "torch.device") -> float:
+    """Time products of both kinds in turns and compare the fastest: other work on the machine only ever slows one."""
     import torch
 
-    a, b = (torch.ones(TRIED, TRIED, dtype=getattr(torch, dtype), device=device) for _ in range(2))
-    tries = []
-    for _ in range(12):
-        start = time.perf_counter()
-        (a @ b)[0, 0].item()
-        tries.append(time.perf_counter() - start)
-    return min(tries)
+    pairs = [[torch.ones(TRIED, TRIED, dtype=d, device=device)] * 2 for d in (torch.float32, torch.bfloat16)]
+    best = [math.inf, math.inf]
+    for _ in range(20):
+        for kind, (a, b) in enumerate(pairs):
+            start = time.perf_counter()
+            (a @ b)[0, 0].item()
+            best[kind] = min(best[kind], time.perf_counter() - start)
+    return best[0] / best[1]

@@ -125,11 +125,11 @@ def train(
     with artifacts.Job(run, stage, settings, reads=reads, writes=writes, force=force) as job:
         if job.up_to_date:
             return
-        processor.use(threads, exact=False)
+        place = models.device_of(device)
+        processor.use(threads, place)
         data, held_out = _load(job, settings)
         _warn_of_few_steps(len(data.log.items), settings)
         model = models.build(data.items, data.queries, job.read("features.parquet"), settings)
-        place = models.device_of(device)
         bf16 = processor.takes_bf16(precision, place)
         curve, best = _fit(model, data, held_out, settings | {"bf16": bf16}, place, stage)
         models.save(job, folder, model, settings, best)
