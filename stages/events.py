@@ -2,17 +2,19 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import sources, tables
 from .errors import InputError, SettingsError
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
+    from numpy.typing import NDArray
 
-    from .catalogue import Tables
+    from .catalogue import Sides
 
+MERGED = 2**24  # rows in which repeated pairs are looked for at a time
 ITEM_TO_ITEM = 0.9  # share of the query ids that are item ids from which queries are taken to be items
 RARE = 0.1  # share of the numbers of a range below which it is no chance that two tables name the same ones
 
@@ -28,58 +30,58 @@ class NullTimestamp(StrEnum):
 class Events:
     """The interactions that are used, those set aside with the reason, and what they say about the queries."""
 
-    log: "pl.DataFrame"  # query_id, item_id, timestamp and weight where there are; each pair once
+    log: "pl.DataFrame"  # query_index, item_index, timestamp and weight where there are; each pair once, by query
+    queries: "pl.Series"  # (Q,) ids, what query_index counts
     quarantine: "pl.DataFrame"
     below: int  # rows under the least weight, which are no interactions
     repeated: int  # rows that repeat a pair
     queries_are_items: bool
 
 
-def read(path: Path, frame: "pl.DataFrame", known: "Tables", settings: dict[str, Any]) -> Events:
-    """Hold the interactions to the two tables. Raises InputError with every problem of theirs."""
+def read(table: tables.Table, known: "Sides", settings: dict[str, Any]) -> Events:
+    """Hold the interactions to the two sides and number both. Raises InputError with every problem of theirs.
+
+    No more is held than the numbers, the times and the weights: 8 to 20 bytes a row.
+    """
     import polars as pl
 
-    problems = tables.Problems(f"--interactions {path}")
-    log = _columns(frame, settings, problems)
-    if log.is_empty():
-        raise InputError(f"--interactions {path}: {_why_empty(frame, settings)}", "TOO_FEW")
-    items = known.items.frame["item_id"]
-    if known.queries is None and settings["queries_are_items"] is not False and sources.is_csv(path):
-        log = _asked_as_text(log, items, settings["query_id"], forced=bool(settings["queries_are_items"]))
-    named = {name: log[name].alias(settings[name]) for name in log.columns}  # messages speak of the user's columns
-    for side in ("query", "item"):
-        tables.check_ids(named[f"{side}_id"], f"--{side}-id", problems, unique=False)
+    problems = tables.Problems(f"--interactions {table.path}")
+    log, titles = _columns(table, settings, problems)
+    items = known.items.ids
+    if known.queries is None and settings["queries_are_items"] is not False and sources.is_csv(table.path):
+        log = _asked_as_text(log, items, titles["query_id"], forced=bool(settings["queries_are_items"]))
+    rows = _checked(log, titles, settings, problems)
+    if not rows:
+        raise InputError(f"--interactions {table.path}: {_why_empty(table, settings)}", "TOO_FEW")
+    named = {name: pl.Series(title, [], log.schema[name]) for name, title in titles.items()}
     tables.check_same_type("items", named["item_id"], items, problems)
-    item_to_item = settings["queries_are_items"]
+    item_to_item, queries = settings["queries_are_items"], known.queries.ids if known.queries else None
+    asked = _asked(log) if item_to_item is None or (queries is None and not item_to_item) else named["query_id"]
     if item_to_item is None:
-        item_to_item = are_items(named["query_id"], items)
-    queries = known.queries.frame["query_id"] if known.queries else (items if item_to_item else None)
+        item_to_item = are_items(asked.alias(titles["query_id"]), items)
+    if queries is None and item_to_item:
+        queries = items.alias("query_id")
     if queries is not None:
         tables.check_same_type("queries" if known.queries else "items", named["query_id"], queries, problems)
-    if "timestamp" in log.columns:
-        tables.check_times(named["timestamp"], problems)
     problems.stop_if_any()
 
-    reasons = pl.Series("reason", [None] * log.height, dtype=pl.String)
-    if queries is not None:
-        reasons = reasons.set(~tables.among(log["query_id"], queries), "query not in the queries")
-    reasons = reasons.set(~tables.among(log["item_id"], items), "item not in the catalogue")
-    _limit_unknown(path, reasons, settings["max_unknown_share"], log, items, queries)
-    for name, text in (("timestamp", "no time"), ("weight", "no weight")):
-        if name in log.columns and (name == "timestamp" or settings["min_weight"] is not None):
-            reasons = reasons.set(reasons.is_null() & log[name].is_null(), text)
-    log = log.with_columns(reasons)
-    kept = log.filter(pl.col("reason").is_null()).drop("reason").with_columns(pl.col("item_id").cast(items.dtype))
-    if queries is not None:
-        kept = kept.with_columns(pl.col("query_id").cast(queries.dtype))
-    merged = _each_pair_once(kept)
-    return Events(
-        merged,
-        log.filter(pl.col("reason").is_not_null()).sort(pl.all()),
-        frame.height - log.height,
-        kept.height - merged.height,
-        item_to_item,
-    )
+    asking = asked if queries is None else queries
+    numbered = _numbered(_numbered(log, asking, "query"), items, "item")
+    reason = _reason(log.schema, settings)
+    rest = [name for name in ("timestamp", "weight") if name in log.schema]
+    found = log.collect(numbered.frame.select("query_index", "item_index", *rest, reason))
+    quarantine = pl.DataFrame(schema={**log.schema, "reason": pl.String})
+    if found["reason"].null_count() < rows:
+        _limit_unknown(found["reason"], settings["max_unknown_share"], log, items, queries)
+        found = found.filter(pl.col("reason").is_null())
+        apart = numbered.frame.select(*log.schema, reason).filter(pl.col("reason").is_not_null())
+        quarantine = log.collect(apart).with_columns(pl.col("reason").cast(pl.String)).sort(pl.all())
+    found = found.drop("reason")
+    if queries is None:
+        found, asking = _only_asked(found, asking)
+    merged = _each_pair_once(found, len(asking))
+    below = int(table.select(pl.len()).item()) - rows if settings["min_weight"] is not None else 0
+    return Events(merged, asking, quarantine, below, found.height - merged.height, item_to_item)
 
 
 def are_items(queries: "pl.Series", items: "pl.Series") -> bool:
@@ -101,31 +103,33 @@ def are_items(queries: "pl.Series", items: "pl.Series") -> bool:
     return bool(len(items) < RARE * (int(numbers.max()) - int(numbers.min()) + 1))  # type: ignore[arg-type]
 
 
-def split(log: "pl.DataFrame", settings: dict[str, Any]) -> "dict[str, pl.DataFrame]":
-    """Cut into train, validation and test: by time where there is one, else by a seeded hash of the pair."""
+def split(found: Events, items: "pl.Series", settings: dict[str, Any]) -> "NDArray[np.int8]":
+    """Give each interaction its place in `splits.SIDES`: by time where there is one, else by a hash of the pair."""
     from ssl_recall import splits
 
+    log = found.log
     if log.is_empty():
         raise InputError("no interactions are left to train on", "TOO_FEW")
     shares = settings["validation_share"], settings["test_share"]
     if sum(shares) >= 1:
         raise SettingsError(f"--validation-share and --test-share leave nothing to train on: {shares}", "SHARES")
     try:
-        side = (
-            splits.by_time(log, *shares)
-            if "timestamp" in log.columns
-            else splits.by_hash(log, *shares, settings["seed"])
-        )
+        if "timestamp" in log.columns:
+            side = splits.by_time(log["timestamp"], *shares)
+        else:
+            pairs = log["query_index"].to_numpy(), log["item_index"].to_numpy()
+            side = splits.by_hash(found.queries, items, pairs, *shares, settings["seed"])
     except ValueError as error:
         raise InputError(f"{error}; without --timestamp the split is by a hash of the pair", "TIME") from None
-    parts = {name: log.filter(side == name) for name in ("train", "validation", "test")}
-    if parts["train"].is_empty():
+    if not (side == splits.TRAIN).any():
         raise InputError("no interactions are left to train on", "TOO_FEW")
-    return parts
+    return side
 
 
-def _columns(frame: "pl.DataFrame", settings: dict[str, Any], problems: tables.Problems) -> "pl.DataFrame":
-    """Take the columns that are used, under their artifact names, at or above the least weight."""
+def _columns(
+    table: tables.Table, settings: dict[str, Any], problems: tables.Problems
+) -> tuple[tables.Table, dict[str, str]]:
+    """Take the columns that are used, at or above the least weight, under their artifact names; and the user's."""
     import polars as pl
 
     wanted = {"query_id": settings["query_id"], "item_id": settings["item_id"]}
@@ -133,81 +137,160 @@ def _columns(frame: "pl.DataFrame", settings: dict[str, Any], problems: tables.P
     if settings["query_id"] == settings["item_id"]:
         raise SettingsError(f"--query-id and --item-id are one column, {settings['item_id']!r}", "SAME_COLUMN")
     present = [
-        tables.need_column(frame, column, f"--{name.replace('_', '-')}", problems) for name, column in wanted.items()
+        tables.need_column(table.schema, column, f"--{name.replace('_', '-')}", problems)
+        for name, column in wanted.items()
     ]
     if not all(present):
         problems.stop_if_any()
-    log = frame.select(pl.col(column).alias(name) for name, column in wanted.items())
+    log = table.frame.select(pl.col(column).alias(name) for name, column in wanted.items())
     if settings["min_weight"] is not None and "weight" not in wanted:
         raise SettingsError("--min-weight needs --weight, the column that holds it", "NO_WEIGHT")
     if "weight" in wanted:
-        if not log.schema["weight"].is_numeric():
-            problems.add("WEIGHT", f"{wanted['weight']} is of type {log.schema['weight']}, no number")
+        if not table.schema[wanted["weight"]].is_numeric():
+            problems.add("WEIGHT", f"{wanted['weight']} is of type {table.schema[wanted['weight']]}, no number")
             problems.stop_if_any()
         log = log.with_columns(pl.col("weight").cast(pl.Float64).fill_nan(None))  # float32 would round at the threshold
         if settings["min_weight"] is not None:
             log = log.filter(pl.col("weight").is_null() | (pl.col("weight") >= settings["min_weight"]))
         log = log.with_columns(pl.col("weight").cast(pl.Float32))
-    if "timestamp" in wanted and settings["null_timestamp"] == NullTimestamp.REFUSE:
-        missing = log["timestamp"].null_count()
-        if 0 < missing < log.height:  # check_times tells of a column without any
-            known = log["timestamp"].drop_nulls()
+    return tables.Table(table.path, log, log.collect_schema()), wanted
+
+
+def _checked(log: tables.Table, titles: dict[str, str], settings: dict[str, Any], problems: tables.Problems) -> int:
+    """Note ids and times that cannot be used, in the user's names; gives the rows. Ids are read where doubted."""
+    import polars as pl
+
+    may = [name for name in ("query_id", "item_id") if tables.may_name(log.schema[name])]
+    doubts = [tables.is_no_id(name, log.schema[name]).any().alias(name) for name in may]
+    found = log.select(pl.len().alias("rows"), *doubts).row(0, named=True)
+    if not found["rows"]:
+        return 0
+    if "timestamp" in titles:
+        times = log.column("timestamp").alias(titles["timestamp"])
+        missing = times.null_count()
+        if settings["null_timestamp"] == NullTimestamp.REFUSE and 0 < missing < len(times):
             problems.add(
                 "TIME",
-                f"{wanted['timestamp']} is null in {missing:,} of {log.height:,} rows (others from {known.min()!s} to "
-                f"{known.max()!s}); mend it, or --null-timestamp quarantine",
+                f"{times.name} is null in {missing:,} of {len(times):,} rows (others from {times.min()!s} to "
+                f"{times.max()!s}); mend it, or --null-timestamp quarantine",
             )
-    return log
+    for name in ("query_id", "item_id"):
+        if found.get(name, True):
+            flag = f"--{name.replace('_', '-')}"
+            tables.check_ids(log.column(name).alias(titles[name]), flag, problems, unique=False)
+    if "timestamp" in titles:
+        tables.check_times(times, problems)
+    return int(found["rows"])
 
 
-def _why_empty(frame: "pl.DataFrame", settings: dict[str, Any]) -> str:
-    if frame.is_empty():
+def _why_empty(table: tables.Table, settings: dict[str, Any]) -> str:
+    import polars as pl
+
+    rows = int(table.select(pl.len()).item())
+    if not rows:
         return "no rows"
-    weights = frame[settings["weight"]]
-    found = f"{settings['weight']} goes from {weights.min()} to {weights.max()}"
-    return (
-        f"none of {frame.height:,} rows has the least weight, {settings['min_weight']:g}: {found}; lower --min-weight"
-    )
+    weights = table.column(settings["weight"])
+    found = f"{settings['weight']} goes from {weights.min()!s} to {weights.max()!s}"
+    return f"none of {rows:,} rows has the least weight, {settings['min_weight']:g}: {found}; lower --min-weight"
 
 
-def _asked_as_text(log: "pl.DataFrame", items: "pl.Series", title: str, *, forced: bool) -> "pl.DataFrame":
+def _asked_as_text(log: tables.Table, items: "pl.Series", title: str, *, forced: bool) -> tables.Table:
     """Read the queries of a CSV file as text where they are items of a catalogue that names its items in text."""
     import polars as pl
 
-    if items.dtype != pl.String or not log["query_id"].dtype.is_integer():
+    if items.dtype != pl.String or not log.schema["query_id"].is_integer():
         return log
-    texts = log["query_id"].cast(pl.String)
-    return log.with_columns(texts) if forced or are_items(texts.alias(title), items) else log
+    texts = log.with_text("query_id")
+    return texts if forced or are_items(_asked(texts).alias(title), items) else log
 
 
-def _each_pair_once(log: "pl.DataFrame") -> "pl.DataFrame":
-    """Merge rows of one pair: the earliest time, the largest weight."""
+def _asked(log: tables.Table) -> "pl.Series":
+    """Give the distinct queries, sorted."""
+    import polars as pl
+
+    if not tables.may_name(log.schema["query_id"]):
+        return pl.Series("query_id", [], log.schema["query_id"])
+    return log.select(pl.col("query_id").unique())["query_id"].sort()
+
+
+def _numbered(log: tables.Table, ids: "pl.Series", side: str) -> tables.Table:
+    """Add the row of each id among `ids` as `<side>_index`, null for none; whole numbers of two widths are int64."""
+    import polars as pl
+
+    name, dtype = f"{side}_id", ids.dtype if ids.dtype == log.schema[f"{side}_id"] else pl.Int64()
+    rows = pl.LazyFrame({"key": ids.cast(dtype), f"{side}_index": pl.int_range(len(ids), dtype=pl.Int32, eager=True)})
+    frame = log.frame.with_columns(pl.col(name).cast(dtype).alias("key")).join(rows, on="key", how="left").drop("key")
+    return tables.Table(log.path, frame, frame.collect_schema())
+
+
+def _reason(schema: "pl.Schema", settings: dict[str, Any]) -> "pl.Expr":
+    """Say why a numbered interaction is set aside, null where it is not."""
+    import polars as pl
+
+    reasons = {"item_index": "item not in the catalogue", "query_index": "query not in the queries"}
+    if "timestamp" in schema:
+        reasons["timestamp"] = "no time"
+    if settings["min_weight"] is not None:
+        reasons["weight"] = "no weight"
+    dtype = pl.Enum(list(reasons.values()))  # a byte a row
+    which = [pl.when(pl.col(name).is_null()).then(pl.lit(text, dtype)) for name, text in reasons.items()]
+    return pl.coalesce(*which).alias("reason")
+
+
+def _only_asked(log: "pl.DataFrame", asked: "pl.Series") -> "tuple[pl.DataFrame, pl.Series]":
+    """Leave out queries of which every interaction was set aside."""
+    import numpy as np
+    import polars as pl
+
+    used = log["query_index"].unique().sort()
+    if len(used) == len(asked):
+        return log, asked
+    place = np.zeros(len(asked), np.int32)
+    place[used.to_numpy()] = np.arange(len(used), dtype=np.int32)
+    return log.with_columns(pl.Series("query_index", place[log["query_index"].to_numpy()])), asked.gather(used)
+
+
+def _each_pair_once(log: "pl.DataFrame", queries: int) -> "pl.DataFrame":
+    """Merge rows of one pair: the earliest time, the largest weight; sorted by query, time and item."""
     import polars as pl
 
     best = {"timestamp": pl.col("timestamp").min(), "weight": pl.col("weight").max()}
     rest = [best[name] for name in log.columns if name in best]
-    return log.group_by("query_id", "item_id", maintain_order=True).agg(rest).select(log.columns)
+    order = [name for name in ("query_index", "timestamp", "item_index") if name in log.columns]
+    each = max(queries * MERGED // max(log.height, 1), 1)  # queries merged at a time, so that little is held twice
+    some = (
+        log.lazy().filter(pl.col("query_index").is_between(low, low + each - 1)) for low in range(0, queries, each)
+    )
+    merged = [
+        part.group_by("query_index", "item_index").agg(rest).sort(order).collect(engine="streaming") for part in some
+    ]
+    return pl.concat(merged).select(log.columns) if merged else log
 
 
 def _limit_unknown(
-    path: Path,
     reasons: "pl.Series",
     most: float,
-    log: "pl.DataFrame",
+    log: tables.Table,
     items: "pl.Series",
     queries: "pl.Series | None",
 ) -> None:
     """Refuse a log that mostly names what is not in the tables."""
-    unknown = reasons.drop_nulls()
-    share = len(unknown) / len(reasons)
-    if not len(unknown) or share <= most:
+    import polars as pl
+
+    counts = reasons.drop_nulls().cast(pl.String).value_counts().sort("count", "reason", descending=[True, False])
+    unknown = counts.filter(pl.col("reason").str.contains(" not in the "))
+    share = int(unknown["count"].sum()) / len(reasons)
+    if not share or share <= most:
         return
     hint = f"; set the limit with --max-unknown-share (now {most:g})"
     if share == 1:
-        by_query = queries is not None and "query" in unknown[0]
-        asked, table = (log["query_id"], queries) if by_query else (log["item_id"], items)
-        examples = asked.head(3).to_list(), table.head(3).to_list() if table is not None else []
+        by_query = queries is not None and "query" in unknown["reason"][0]
+        side, known = ("query_id", queries) if by_query else ("item_id", items)
+        examples = (
+            log.select(pl.col(side).head(3))[side].to_list(),
+            known.head(3).to_list() if known is not None else [],
+        )
         where = "the queries" if by_query else "the catalogue"
         hint = f"; are these the same ids? interactions have {examples[0]}, {where} {examples[1]}"
-    kinds = ", ".join(f"{count:,} {reason}" for reason, count in unknown.value_counts(sort=True).iter_rows())
-    raise InputError(f"--interactions {path}: {share:.0%} of {len(reasons):,} rows: {kinds}{hint}", "UNKNOWN_ITEMS")
+    kinds = ", ".join(f"{count:,} {reason}" for reason, count in unknown.iter_rows())
+    raise InputError(f"--interactions {log.path}: {share:.0%} of {len(reasons):,} rows: {kinds}{hint}", "UNKNOWN_ITEMS")

@@ -74,13 +74,13 @@ def _mistake(kind: str, options: dict[str, str]) -> str:
 
 
 def columns_of(
-    frame: "pl.DataFrame", id_name: str, declarations: list[str], flag: str, defaults: "Column", problems: Problems
+    schema: "pl.Schema", id_name: str, declarations: list[str], flag: str, defaults: "Column", problems: Problems
 ) -> "list[Column]":
     """Decide on every column but the id: the declared kind, else the one its type tells, with its options."""
     from ssl_recall.features import Kind
     from ssl_recall.vocabularies import guess_kind
 
-    names = [name for name in frame.columns if name != id_name]
+    names = [name for name in schema if name != id_name]
     given = declared(declarations, names, flag)
     columns = []
     for name in names:
@@ -92,7 +92,7 @@ def columns_of(
             problems.add("COLUMN_NAME", f"column {name!r} {what}; rename or exclude it")
             continue
         try:
-            chosen = Kind(kind) if kind else guess_kind(frame.schema[name])
+            chosen = Kind(kind) if kind else guess_kind(schema[name])
             columns.append(_with_options(replace(defaults, name=name, kind=chosen), options))
         except ValueError as error:
             problems.add("FEATURE", f"column {name!r} {error} ({flag} {name}=..)")
@@ -112,24 +112,22 @@ def _with_options(column: "Column", options: dict[str, str]) -> "Column":
     )
 
 
-def cleaned(frame: "pl.DataFrame", columns: "list[Column]", problems: Problems) -> "dict[str, pl.Series]":
-    """Bring every feature column to its plain form, noting those that cannot be; counts the lists that are cut."""
+def cleaned(values: "pl.Series", column: "Column", problems: Problems) -> "pl.Series | None":
+    """Bring a feature column to its plain form, or note why it cannot be; tells of lists that are cut."""
     from ssl_recall.features import Kind
     from ssl_recall.vocabularies import NotFiniteError, clean, first_values
 
-    values = {}
-    for column in columns:
-        try:
-            values[column.name] = clean(frame[column.name], column)
-        except ValueError as error:
-            rule = "NAN_FEATURE" if isinstance(error, NotFiniteError) else "FEATURE"
-            problems.add(rule, f"column {column.name!r} {error}")
-            continue
-        if column.kind is Kind.MULTI_VALUED:
-            values[column.name], cut = first_values(values[column.name], column.max_values)
-            if cut:
-                console.warn(
-                    f"{problems.table}: {cut:,} rows hold more than {column.max_values} values of {column.name!r}; "
-                    "the first ones are kept"
-                )
-    return values
+    try:
+        plain = clean(values, column)
+    except ValueError as error:
+        rule = "NAN_FEATURE" if isinstance(error, NotFiniteError) else "FEATURE"
+        problems.add(rule, f"column {column.name!r} {error}")
+        return None
+    if column.kind is Kind.MULTI_VALUED:
+        plain, cut = first_values(plain, column.max_values)
+        if cut:
+            console.warn(
+                f"{problems.table}: {cut:,} rows hold more than {column.max_values} values of {column.name!r}; "
+                "the first ones are kept"
+            )
+    return plain

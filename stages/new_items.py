@@ -32,7 +32,7 @@ def read(job: artifacts.Job, path: Path) -> "tuple[pl.Series, EncodedTable]":
     named = {"item_id": settings["item_id"]}
     wanted = [named.get(name, name) for name in features["feature"]]
     for name in wanted:
-        tables.need_column(frame, name, "a column named", problems)
+        tables.need_column(frame.columns, name, "a column named", problems)
     problems.stop_if_any()
     ids = frame[settings["item_id"]]
     tables.check_ids(ids, "--item-id", problems, unique=True)
@@ -41,9 +41,15 @@ def read(job: artifacts.Job, path: Path) -> "tuple[pl.Series, EncodedTable]":
     frame = _missing_vectors(frame, features)
     defaults = Column("", Kind.CATEGORICAL, settings["min_count"], settings["max_values"], settings["buckets"])
     columns = feature_columns.columns_of(
-        frame.select(wanted), settings["item_id"], _declared(features, settings), "--item-feature", defaults, problems
+        frame.select(wanted).schema,
+        settings["item_id"],
+        _declared(features, settings),
+        "--item-feature",
+        defaults,
+        problems,
     )
-    values = feature_columns.cleaned(frame, columns, problems)
+    every = ((column.name, feature_columns.cleaned(frame[column.name], column, problems)) for column in columns)
+    values = {name: plain for name, plain in every if plain is not None}
     for name, width in features.filter(kind="dense").select("feature", "width").iter_rows():
         if name in values and (found := getattr(values[name].dtype, "size", 0)) != width:
             problems.add(

@@ -1,15 +1,19 @@
 """Validate, encode and split the user's tables; after this nobody opens raw data."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from . import artifacts, catalogue, console, events, feature_columns, tables
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
+    from numpy.typing import NDArray
 
+PART = 2**20  # interactions that are written at a time
 WRITES = (
     "features.parquet",
     "vocabulary.parquet",
@@ -77,36 +81,51 @@ def prepare(
     with artifacts.Job(run, "prepare", settings, sources=paths, writes=WRITES, force=force) as job:
         if job.up_to_date:
             return
-        frames = tables.read_all(paths, {"query": query_id, "item": item_id})
-        known = catalogue.read(paths, frames, settings)
-        found = events.read(interactions, frames["interactions"], known, settings)
-        parts = events.split(found.log, settings)
-        encoded = catalogue.encode(known, found.log, parts["train"], settings, shared=found.queries_are_items)
-        for name, frame in encoded.items():
-            job.write(f"{name}.parquet", frame)
-        for name, part in parts.items():
-            job.write(f"{name}.parquet", _indexed(part, encoded))
-        job.write("quarantine.parquet", found.quarantine)
-        _warn(found)
-        sizes = ", ".join(f"{part.height:,} {name}" for name, part in parts.items())
-        sizes += f", {found.below:,} below the least weight" if found.below else ""
+        found = tables.scan_all(paths, {"query": query_id, "item": item_id})
+        sides = catalogue.read(found, settings)
+        log = events.read(found["interactions"], sides, settings)
+        _warn(log)
+        sizes, taken = _write_split(job, log, sides.items.ids, settings)
+        encoded = catalogue.encode(sides, log.queries, taken, settings, shared=log.queries_are_items)
+        job.write("quarantine.parquet", log.quarantine)
+        below = log.below
+        del log  # before the catalogue is read again
+        job.write("features.parquet", encoded.features)
+        job.write("vocabulary.parquet", encoded.vocabulary)
+        listed = job.write_parts("items.parquet", encoded.items)
+        asking = job.write_parts("queries.parquet", encoded.queries)
+        told = ", ".join(f"{rows:,} {name}" for name, rows in sizes.items())
+        told += f", {below:,} below the least weight" if below else ""
         how = "time" if timestamp is not None else "a hash of the pair"
-        job.done(f"{encoded['items'].height:,} items, {encoded['queries'].height:,} queries; split by {how}: {sizes}")
+        job.done(f"{listed:,} items, {asking:,} queries; split by {how}: {told}")
 
 
-def _indexed(part: "pl.DataFrame", encoded: "dict[str, pl.DataFrame]") -> "pl.DataFrame":
-    """Add the row numbers in queries.parquet and items.parquet, and sort by query, time and item."""
-    import polars as pl
+def _write_split(
+    job: artifacts.Job, log: events.Events, items: "pl.Series", settings: dict[str, Any]
+) -> "tuple[dict[str, int], dict[str, NDArray[np.int64]]]":
+    """Write train, validation and test; gives their rows, and how often training names each item and each query."""
+    import numpy as np
 
-    for side, table in (("query", "queries"), ("item", "items")):
-        ids = encoded[table].select(f"{side}_id").with_row_index(f"{side}_index")
-        part = part.join(ids, on=f"{side}_id", how="left", validate="m:1").with_columns(
-            pl.col(f"{side}_index").cast(pl.Int32)
-        )
-    times = [name for name in ("timestamp",) if name in part.columns]
-    rest = [name for name in ("timestamp", "weight") if name in part.columns]
-    part = part.sort("query_index", *times, "item_index")
-    return part.select("query_id", "item_id", "query_index", "item_index", *rest)
+    from ssl_recall import splits
+
+    place = events.split(log, items, settings)
+    sizes, taken = {}, {}
+    for number, name in enumerate(splits.SIDES):
+        rows = np.flatnonzero(place == number)
+        sizes[name] = job.write_parts(f"{name}.parquet", _parts(log, items, rows))
+        if number == splits.TRAIN:
+            for side, ids in (("item", items), ("query", log.queries)):
+                index = log.log[f"{side}_index"].to_numpy()[rows]
+                taken[side] = np.bincount(index, minlength=len(ids)).astype(np.int64)
+    return sizes, taken
+
+
+def _parts(log: events.Events, items: "pl.Series", rows: "NDArray[np.int64]") -> "Iterator[pl.DataFrame]":
+    """Give interactions with the ids that their numbers stand for, `PART` rows at a time."""
+    for low in range(0, max(len(rows), 1), PART):
+        part = log.log[rows[low : low + PART]]
+        ids = log.queries.gather(part["query_index"]), items.gather(part["item_index"])
+        yield part.select(ids[0].alias("query_id"), ids[1].alias("item_id"), *part.columns)
 
 
 def _warn(found: events.Events) -> None:

@@ -2,7 +2,8 @@
 
 import difflib
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,8 +39,44 @@ class Problems:
             raise InputError(f"{self.table}: {len(self.found)} problems{lines}", self.found[0][0])
 
 
-def read(path: Path, flag: str, ids: Sequence[str] = ()) -> "pl.DataFrame":
-    """Read Parquet or CSV files as one table. Raises SettingsError for none, InputError for bad ones.
+@dataclass(frozen=True)
+class Table:
+    """One of the user's tables: Parquet is read when columns are asked for, CSV is in memory."""
+
+    path: Path
+    frame: "pl.LazyFrame"
+    schema: "pl.Schema"
+
+    def select(self, *what: "str | pl.Expr") -> "pl.DataFrame":
+        """Compute columns, or expressions of them. Raises InputError for files that cannot be read."""
+        import polars as pl
+
+        exact = (pl.nth(self.schema.names().index(name)) if isinstance(name, str) else name for name in what)
+        return self.collect(self.frame.select(exact))  # pl.col("*") would be every column
+
+    def collect(self, frame: "pl.LazyFrame") -> "pl.DataFrame":
+        """Compute what was built on `frame`, a batch of rows at a time, so that no more than the result is held."""
+        import polars as pl
+
+        try:
+            return frame.collect(engine="streaming")
+        except (pl.exceptions.PolarsError, ValueError) as error:
+            raise _unreadable(self.path, error) from None
+
+    def column(self, name: str) -> "pl.Series":
+        """Read one column."""
+        return self.select(name)[name]
+
+    def with_text(self, name: str) -> "Table":
+        """Take a column for text."""
+        import polars as pl
+
+        frame = self.frame.with_columns(pl.col(name).cast(pl.String))
+        return Table(self.path, frame, frame.collect_schema())
+
+
+def scan(path: Path, flag: str, ids: Sequence[str] = ()) -> Table:
+    """Open Parquet or CSV files as one table. Raises SettingsError for none, InputError for bad ones.
 
     CSV has no types: a column is what all its values are, but the `ids`, and whole numbers that are not written as
     such (01), stay text.
@@ -48,19 +85,32 @@ def read(path: Path, flag: str, ids: Sequence[str] = ()) -> "pl.DataFrame":
 
     files = sources.needed(path, flag)
     try:
-        if sources.is_csv(path):
-            separator = _separator(files[0])
-            frame = pl.scan_csv(files, separator=separator, try_parse_dates=True, infer_schema_length=None).collect()
-            doubtful = [
-                c for c, dtype in frame.schema.items() if dtype.is_integer() or (c in ids and dtype != pl.String)
-            ]
-            as_written = pl.scan_csv(files, separator=separator, infer_schema=False).select(doubtful).collect()
-            frame = frame.with_columns(text for text in as_written if not is_whole(text))
-        else:
-            frame = pl.concat([pl.read_parquet(file) for file in files])
+        frame = _csv(files, ids).lazy() if sources.is_csv(path) else pl.scan_parquet(files, glob=False)
+        frame = frame.with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String))
+        return Table(path, frame, frame.collect_schema())
     except (pl.exceptions.PolarsError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]})", "UNREADABLE") from None
-    return frame.with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String))
+        raise _unreadable(path, error) from None
+
+
+def read(path: Path, flag: str, ids: Sequence[str] = ()) -> "pl.DataFrame":
+    """Read a whole table, as `scan` opens it."""
+    import polars as pl
+
+    return scan(path, flag, ids).select(pl.all())
+
+
+def _csv(files: list[Path], ids: Sequence[str]) -> "pl.DataFrame":
+    import polars as pl
+
+    separator = _separator(files[0])
+    frame = pl.scan_csv(files, separator=separator, try_parse_dates=True, infer_schema_length=None).collect()
+    doubtful = [c for c, dtype in frame.schema.items() if dtype.is_integer() or (c in ids and dtype != pl.String)]
+    as_written = pl.scan_csv(files, separator=separator, infer_schema=False).select(doubtful).collect()
+    return frame.with_columns(text for text in as_written if not is_whole(text))
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path}: cannot be read ({str(error).splitlines()[0]})", "UNREADABLE")
 
 
 def _separator(file: Path) -> str:
@@ -77,26 +127,26 @@ def is_whole(texts: "pl.Series") -> bool:
     return bool((texts.cast(pl.Int64, strict=False).cast(pl.String) == texts).fill_null(texts.is_null()).all())
 
 
-def read_all(paths: dict[str, Path], id_columns: dict[str, str]) -> "dict[str, pl.DataFrame]":
-    """Read the tables; where one holds an id as text, a CSV beside it does so too. `id_columns` is side -> column."""
+def scan_all(paths: dict[str, Path], id_columns: dict[str, str]) -> dict[str, Table]:
+    """Open the tables; where one holds an id as text, a CSV beside it does so too. `id_columns` is side -> column."""
     import polars as pl
 
-    frames = {name: read(path, f"--{name}", list(id_columns.values())) for name, path in paths.items()}
+    found = {name: scan(path, f"--{name}", list(id_columns.values())) for name, path in paths.items()}
     for side, column in id_columns.items():
-        pair = [name for name in ("interactions", SIDES[side]) if name in frames and column in frames[name].columns]
-        if any(frames[name][column].dtype == pl.String for name in pair):
+        pair = [name for name in ("interactions", SIDES[side]) if name in found and column in found[name].schema]
+        if any(found[name].schema[column] == pl.String for name in pair):
             for name in pair:
                 if sources.is_csv(paths[name]):
-                    frames[name] = frames[name].with_columns(pl.col(column).cast(pl.String))
-    return frames
+                    found[name] = found[name].with_text(column)
+    return found
 
 
-def need_column(frame: "pl.DataFrame", name: str, flag: str, problems: Problems) -> bool:
+def need_column(columns: Collection[str], name: str, flag: str, problems: Problems) -> bool:
     """Note a column that is not there, with the nearest that is."""
-    if name in frame.columns:
+    if name in columns:
         return True
-    close = difflib.get_close_matches(name, frame.columns, n=1, cutoff=0.5)
-    hint = f"; did you mean {flag} {close[0]!r}?" if close else f"; there are {frame.columns[:EXAMPLES]}"
+    close = difflib.get_close_matches(name, columns, n=1, cutoff=0.5)
+    hint = f"; did you mean {flag} {close[0]!r}?" if close else f"; there are {list(columns)[:EXAMPLES]}"
     problems.add("NO_COLUMN", f"no column {name!r}{hint}")
     return False
 
@@ -105,7 +155,7 @@ def check_ids(ids: "pl.Series", flag: str, problems: Problems, *, unique: bool) 
     """Note ids that are missing, blank, of a type that cannot name things, or (where unique) given twice."""
     import polars as pl
 
-    if not (ids.dtype == pl.String or ids.dtype.is_integer()):
+    if not may_name(ids.dtype):
         problems.add("ID_TYPES", f"{ids.name} is of type {ids.dtype}; ids are text or integers (see {flag})")
         return
     null = ids.is_null()
@@ -123,6 +173,21 @@ def check_ids(ids: "pl.Series", flag: str, problems: Problems, *, unique: bool) 
         problems.add(
             rule, f"{twice.n_unique():,} of the {ids.name} stand in several rows, such as {names}; keep one row of each"
         )
+
+
+def may_name(dtype: "pl.DataType") -> bool:
+    """Tell whether values of a type can be ids."""
+    import polars as pl
+
+    return dtype == pl.String or dtype.is_integer()
+
+
+def is_no_id(name: str, dtype: "pl.DataType") -> "pl.Expr":
+    """Tell which rows name nothing: a null or a blank."""
+    import polars as pl
+
+    column = pl.col(name)
+    return column.is_null() | (column.str.strip_chars() == "") if dtype == pl.String else column.is_null()
 
 
 def comparable(ids: "pl.Series", others: "pl.Series") -> bool:
