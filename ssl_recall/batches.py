@@ -133,4 +133,4 @@ def history_bags(
     empty = lengths == 0
     codes[empty, 0] = DEFAULT
     inside[empty, 0] = True
-    return Bags(codes[inside], lengths.clamp(min=1), at[inside], {})
+    return Bags(codes[inside], lengths.clamp(min=1), {})

@@ -64,7 +64,6 @@ class Bags:
 
     codes: Tensor  # (R,) int64, local to each feature's vocabulary
     lengths: Tensor  # (B * K,) int64, at least 1
-    values: Tensor  # (R,) int64, where each value stands in the table
     dense: dict[str, Tensor]  # per dense feature (B, W)
 
     @property
@@ -75,10 +74,8 @@ class Bags:
     def to(self, device: torch.device) -> "Bags":
         """Move every tensor to a device."""
         dense = {name: vectors.to(device, non_blocking=True) for name, vectors in self.dense.items()}
-        codes, lengths, values = (
-            tensor.to(device, non_blocking=True) for tensor in (self.codes, self.lengths, self.values)
-        )
-        return Bags(codes, lengths, values, dense)
+        codes, lengths = (tensor.to(device, non_blocking=True) for tensor in (self.codes, self.lengths))
+        return Bags(codes, lengths, dense)
 
 
 def encoded_table(frame: "pl.DataFrame", features: "pl.DataFrame") -> EncodedTable:
@@ -104,6 +101,15 @@ def encoded_table(frame: "pl.DataFrame", features: "pl.DataFrame") -> EncodedTab
     )
 
 
+def rows_of(table: EncodedTable, low: int, high: int) -> EncodedTable:
+    """Cut the rows low .. high - 1 out of a table, without copying their codes."""
+    k = len(table.names)
+    offsets = table.offsets[low * k : high * k + 1]
+    codes = table.codes[offsets[0] : offsets[-1]]
+    dense = {name: vectors[low:high] for name, vectors in table.dense.items()}
+    return EncodedTable(table.names, table.kinds, table.vocabularies, codes, offsets - offsets[0], dense)
+
+
 def bags_of(table: EncodedTable, rows: Tensor) -> Bags:
     """Gather the bags of the given rows (B,) int64; a row may be given twice."""
     k = len(table.names)
@@ -111,14 +117,14 @@ def bags_of(table: EncodedTable, rows: Tensor) -> Bags:
     bounds = table.offsets.index_select(0, bag).view(-1, k + 1)  # index_select gathers several times faster than [ ]
     values = ranges(bounds[:, 0], bounds[:, -1] - bounds[:, 0])
     dense = {name: vectors.index_select(0, rows) for name, vectors in table.dense.items()}
-    return Bags(table.codes.index_select(0, values).long(), bounds.diff(dim=1).reshape(-1), values, dense)
+    return Bags(table.codes.index_select(0, values).long(), bounds.diff(dim=1).reshape(-1), dense)
 
 
 def join(parts: Sequence[Bags]) -> Bags:
     """Put the bags of several sets of rows of one table one after the other."""
     dense = {name: torch.cat([part.dense[name] for part in parts]) for name in parts[0].dense}
-    codes, lengths, values = (torch.cat([getattr(part, of) for part in parts]) for of in ("codes", "lengths", "values"))
-    return Bags(codes, lengths, values, dense)
+    codes, lengths = (torch.cat([getattr(part, of) for part in parts]) for of in ("codes", "lengths"))
+    return Bags(codes, lengths, dense)
 
 
 def hide(bags: Bags, keep: Tensor) -> Bags:
@@ -129,7 +135,7 @@ def hide(bags: Bags, keep: Tensor) -> Bags:
     codes, stays = bags.codes.clone(), keep.clone()
     codes[emptied] = DEFAULT
     stays[emptied] = True
-    return Bags(codes[stays], kept.clamp(min=1), bags.values[stays], bags.dense)
+    return Bags(codes[stays], kept.clamp(min=1), bags.dense)
 
 
 def ranges(starts: Tensor, lengths: Tensor) -> Tensor:

@@ -15,14 +15,7 @@ from .blockwise import Pairs
 from .features import DEFAULT, Bags, EncodedTable, Kind, bags_of, hide, join, ranges
 from .pooling import Pooling, pooling
 from .towers import TwoTower
-
-
-@dataclass(frozen=True)
-class Views:
-    """For every variant the values that view a and view b keep: (variants, V) bool each, V values of the item table."""
-
-    keep_a: Tensor
-    keep_b: Tensor
+from .views import Packed
 
 
 @dataclass(frozen=True)
@@ -34,7 +27,7 @@ class TrainingData:
     log: batches.Interactions
     log_q: Tensor  # (N,) float32, log share among a step's candidates; zeros switch the correction off
     negatives: batches.NegativePool | None
-    views: Views | None  # None trains without self-supervision
+    views: Packed | None  # None trains without self-supervision
 
 
 @dataclass(frozen=True)
@@ -116,7 +109,7 @@ class Planner:
             past = batches.history_bags(log.items, *log.past(rows), objective.history, data.items)
         same = None
         if objective.ssl is not None and data.views is not None:
-            settings, variants = objective.ssl, len(data.views.keep_a)
+            settings, variants = objective.ssl, data.views.variants
             ids, variant = batches.ssl_draw(
                 data.items.rows, settings.batch_size, variants, key, shared_seed=settings.shared_seed
             )
@@ -150,15 +143,13 @@ def hide_ids(bags: Bags, table: EncodedTable, rows: Tensor) -> Bags:
 
 def view_pair(
     items: EncodedTable,
-    views: Views,
+    views: Packed,
     rows: Tensor,  # (M,) int64 of the catalogue
     variants: Tensor,  # (M,) int64
 ) -> list[Bags]:
     """Give the bags of view a and of view b."""
     bags = bags_of(items, rows)
-    variant = torch.repeat_interleave(variants, bags.lengths.view(len(rows), -1).sum(1))
-    places = variant * views.keep_a.shape[1] + bags.values
-    return [hide(bags, keep.view(-1).index_select(0, places)) for keep in (views.keep_a, views.keep_b)]
+    return [hide(bags, keep) for keep in views.kept(rows, variants, bags.lengths.view(len(rows), -1).sum(1))]
 
 
 def known_pairs(

@@ -5,7 +5,8 @@ Stage 1 works on a pair of (N, K) masks, one a view, True where the feature is k
 (V,) masks, True where the value is kept. What is not kept becomes the feature's learned default vector in the tower.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,20 +14,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .features import EncodedTable, Kind
+from .features import EncodedTable, Kind, ranges
 
 if TYPE_CHECKING:
     import polars as pl
 
+_OTHER = "the views are of other items, or of items with other values"
 Mask = NDArray[np.bool_]
 Masks = tuple[Mask, Mask]  # view a, view b
 
-_SEEDS = 1  # the stream that draws the seed features, beside the one of each variant
+BLOCK = 2**18  # items whose views are drawn from one stream
+_SEEDS = 1  # the stream that draws the seed features, beside the even ones of each variant's blocks
 
 
-def generator(seed: int, variant: int) -> np.random.Generator:
-    """Start the draws of one variant: they are the same however many variants there are."""
-    return np.random.default_rng([seed, variant])
+def generator(seed: int, variant: int, block: int = 0) -> np.random.Generator:
+    """Start the draws of one variant for one block of items: the same however many of both there are."""
+    return np.random.default_rng([seed, variant, 2 * block])
 
 
 def nothing_hidden(items: int, features: int) -> Masks:
@@ -144,9 +147,64 @@ def unpack(
     for number, variant in enumerate(variants):
         rows = views.filter(views["variant"] == variant)
         for side, name in enumerate(("keep_a", "keep_b")):
-            bits = np.unpackbits(_bytes(rows[name], bytes_until), bitorder="little")
+            bits = np.unpackbits(_bytes(rows[name], np.diff(bytes_until)), bitorder="little")
             keep[side, number] = torch.from_numpy(bits[positions].view(bool))
     return keep[0], keep[1]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Every view as stored, a bit a value: item n's bytes of variant v begin at `variants * starts[n] + v * its bytes`.
+
+    V values in Y bytes; an item's first value is the lowest bit of its first byte.
+    """
+
+    keep_a: Tensor  # (variants * Y,) uint8
+    keep_b: Tensor  # (variants * Y,) uint8
+    starts: Tensor  # (N + 1,) int64, the bytes of all items before each one
+    variants: int
+
+    def kept(
+        self,
+        rows: Tensor,  # (M,) int64 items
+        variants: Tensor,  # (M,) int64 of each
+        lengths: Tensor,  # (M,) int64 values of each
+    ) -> tuple[Tensor, Tensor]:  # (sum of lengths,) bool each: what view a keeps of each value, and what view b does
+        """Look the values of some items up."""
+        starts = self.starts.index_select(0, rows)
+        sizes = self.starts.index_select(0, rows + 1) - starts
+        place = ranges(8 * (self.variants * starts + variants * sizes), lengths)
+        byte, bit = place >> 3, (place & 7).to(torch.uint8)
+        kept_a, kept_b = (side.index_select(0, byte) >> bit & 1 for side in (self.keep_a, self.keep_b))
+        return kept_a.bool(), kept_b.bool()
+
+
+def packed(
+    parts: "Iterable[pl.DataFrame]",  # views.parquet, in its order: variant, keep_a, keep_b
+    offsets: Tensor,  # (N * K + 1,) int64
+    features: int,
+    variants: int,
+) -> Packed:
+    """Take the stored views of a whole catalogue as they are.
+
+    Raises ValueError when the masks are not of this table: other items, or other numbers of values.
+    """
+    _, bytes_until = _layout(offsets.numpy(), features)
+    sizes = np.repeat(np.diff(bytes_until), variants)
+    keep = [np.empty(variants * bytes_until[-1], np.uint8) for _ in range(2)]
+    row = at = 0
+    for part in parts:
+        own = sizes[row : row + len(part)]
+        in_order = (np.arange(row, row + len(part)) % max(variants, 1)) == part["variant"].to_numpy()
+        end = at + int(own.sum())
+        for column, side in zip(("keep_a", "keep_b"), keep, strict=True):
+            if len(own) != len(part) or not in_order.all():
+                raise ValueError(_OTHER)
+            side[at:end] = _bytes(part[column], own)
+        row, at = row + len(part), end
+    if row != len(sizes):
+        raise ValueError(_OTHER)
+    return Packed(torch.from_numpy(keep[0]), torch.from_numpy(keep[1]), torch.from_numpy(bytes_until), variants)
 
 
 def _layout(offsets: NDArray[np.int64], features: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -159,9 +217,13 @@ def _layout(offsets: NDArray[np.int64], features: int) -> tuple[NDArray[np.int64
     return np.arange(offsets[-1]) + np.repeat(padding, lengths), bytes_until
 
 
-def _bytes(column: "pl.Series", bytes_until: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Give a binary column's bytes, one item's after the other's."""
-    sizes = column.bin.size().to_numpy()
-    if not np.array_equal(sizes, np.diff(bytes_until)):
-        raise ValueError("the views are of other items, or of items with other values")
-    return np.frombuffer(b"".join(column), np.uint8)
+def _bytes(column: "pl.Series", sizes: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Give a binary column's bytes, one row's after the other's, each of the size expected."""
+    import polars as pl
+
+    array = column.to_arrow(compat_level=pl.CompatLevel.oldest())
+    _, offsets, data = array.buffers()
+    bounds = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
+    if array.null_count or not np.array_equal(np.diff(bounds), sizes):
+        raise ValueError(_OTHER)
+    return np.frombuffer(data, np.uint8)[bounds[0] : bounds[-1]] if data is not None else np.zeros(0, np.uint8)

@@ -84,9 +84,9 @@ def build_views(
             return
         import polars as pl
 
-        from ssl_recall import views
+        from ssl_recall import features, views
 
-        items = job.read("items.parquet", ["item_id"])
+        ids = job.read("items.parquet", ["item_id"])["item_id"]
         table = models.table(job, "items.parquet", job.read("features.parquet").filter(pl.col("side") == "item"))
         hideable = [
             name
@@ -97,18 +97,25 @@ def build_views(
         if transform is Transform.CORRELATED:
             similarity = _similarity(job.read("mutual_information.parquet"), hideable, measure)
 
-        frames = []
-        for variant in range(variants):
-            rng = views.generator(seed, variant)
-            grown_from = views.seed_feature(seed, variant, len(hideable)) if similarity is not None else None
-            kept = _hide(transform, rng, table.rows, len(hideable), mask_rate, similarity, grown_from)
-            if len(hideable) < len(table.names):
-                kept = _with_id(id_view, rng, kept)
-            masks = views.drop_values(rng, kept, table, value_dropout)
-            keep_a, keep_b = (views.pack(mask, table.offsets, len(table.names)) for mask in masks)
-            seed_name = None if grown_from is None else hideable[grown_from]
-            frames.append(_frame(items["item_id"], variant, seed_name, keep_a, keep_b))
-        job.write("views.parquet", pl.concat(frames).sort("row", "variant").drop("row"))
+        seeds: list[int | None] = [None] * variants
+        if similarity is not None:
+            seeds = [views.seed_feature(seed, variant, len(hideable)) for variant in range(variants)]
+
+        def block(number: int) -> pl.DataFrame:
+            low, high = number * views.BLOCK, min((number + 1) * views.BLOCK, table.rows)
+            own, frames = features.rows_of(table, low, high), []
+            for variant, grown_from in enumerate(seeds):
+                rng = views.generator(seed, variant, number)
+                kept = _hide(transform, rng, own.rows, len(hideable), mask_rate, similarity, grown_from)
+                if len(hideable) < len(table.names):
+                    kept = _with_id(id_view, rng, kept)
+                masks = views.drop_values(rng, kept, own, value_dropout)
+                keep_a, keep_b = (views.pack(mask, own.offsets, len(table.names)) for mask in masks)
+                seed_name = None if grown_from is None else hideable[grown_from]
+                frames.append(_frame(ids[low:high], variant, seed_name, keep_a, keep_b))
+            return pl.concat(frames).sort("row", "variant").drop("row")
+
+        job.write_parts("views.parquet", map(block, range(max(-(-table.rows // views.BLOCK), 1))))
         job.done(f"{table.rows:,} items, {len(hideable)} features, {variants} pairs of views, {transform}")
 
 

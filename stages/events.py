@@ -258,9 +258,7 @@ def _each_pair_once(log: "pl.DataFrame", queries: int) -> "pl.DataFrame":
     rest = [best[name] for name in log.columns if name in best]
     order = [name for name in ("query_index", "timestamp", "item_index") if name in log.columns]
     each = max(queries * MERGED // max(log.height, 1), 1)  # queries merged at a time, so that little is held twice
-    some = (
-        log.lazy().filter(pl.col("query_index").is_between(low, low + each - 1)) for low in range(0, queries, each)
-    )
+    some = (log.lazy().filter(pl.col("query_index").is_between(low, low + each - 1)) for low in range(0, queries, each))
     merged = [
         part.group_by("query_index", "item_index").agg(rest).sort(order).collect(engine="streaming") for part in some
     ]

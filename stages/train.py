@@ -159,7 +159,9 @@ def _load(job: artifacts.Job, settings: dict[str, Any]) -> tuple["TrainingData",
     log_p = popularity["log_p"].to_torch().float()
     masks = None
     if settings["ssl"]:
-        masks = steps.Views(*views.unpack(job.read(VIEWS), items.offsets, len(items.names)))
+        stored = job.parts(VIEWS, ["variant", "keep_a", "keep_b"], 2**20)
+        variants = job.rows(VIEWS) // max(items.rows, 1)
+        masks = views.packed(stored, items.offsets, len(items.names), variants)
     held_out = models.log_from(job, "validation.parquet", queries.rows)
     if not len(held_out.items):
         raise InputError("validation.parquet: empty, nothing to pick the epoch by; raise --validation-share", "TOO_FEW")

@@ -187,11 +187,7 @@ def test_the_bags_of_rows_are_theirs_in_the_order_asked_and_as_often(
     rows = data.draw(st.lists(st.integers(0, table.rows - 1), min_size=1, max_size=6))
     found = features.bags_of(table, torch.tensor(rows))
     assert lists_of(found) == [bags[row * k + feature] for row in rows for feature in range(k)]
-    assert (found.codes.dtype, found.lengths.dtype, found.values.dtype) == (torch.int64,) * 3
-    assert torch.equal(table.codes[found.values].long(), found.codes)  # `values` says where each code stands
-    first_values = [table.offsets[row * k].item() for row in rows]
-    cuts = [0, *found.lengths.view(-1, k).sum(1).cumsum(0).tolist()]
-    assert [found.values[cut].item() for cut in cuts[:-1]] == first_values
+    assert (found.codes.dtype, found.lengths.dtype) == (torch.int64,) * 2
     assert torch.equal(found.dense["image"], table.dense["image"][rows])
 
 
@@ -214,7 +210,7 @@ def test_hiding_is_a_filter_of_each_bag_that_leaves_the_default_in_an_empty_one(
     batch = features.bags_of(table, torch.arange(table.rows))
     size = len(table.codes)
     keep = data.draw(st.lists(st.booleans(), min_size=size, max_size=size))
-    before = (batch.codes.clone(), batch.lengths.clone(), batch.values.clone())
+    before = (batch.codes.clone(), batch.lengths.clone())
     hidden = features.hide(batch, torch.tensor(keep))
     expected, at = [], 0
     for bag in bags:
@@ -223,7 +219,7 @@ def test_hiding_is_a_filter_of_each_bag_that_leaves_the_default_in_an_empty_one(
         at += len(bag)
     assert lists_of(hidden) == expected
     assert torch.equal(hidden.dense["image"], batch.dense["image"])  # the tower looks at the code, not at the vector
-    for now, then in zip((batch.codes, batch.lengths, batch.values), before, strict=True):
+    for now, then in zip((batch.codes, batch.lengths), before, strict=True):
         assert torch.equal(now, then)  # the bags given are left as they were
 
 
@@ -240,17 +236,16 @@ def test_keeping_everything_changes_nothing_and_nothing_leaves_one_default_a_bag
 
 @given(small_tables(), st.data())
 @few
-def test_hiding_twice_is_hiding_once_what_either_hides(
+def test_rows_cut_out_of_a_table_have_the_bags_that_they_had(
     small: tuple[EncodedTable, list[list[int]], int], data: st.DataObject
 ) -> None:
-    """What is left keeps its place in the table, so that a second mask over the table's values still fits."""
-    table, _, _ = small
-    batch = features.bags_of(table, torch.arange(table.rows))
-    size = len(table.codes)
-    first, second = (torch.tensor(data.draw(st.lists(st.booleans(), min_size=size, max_size=size))) for _ in range(2))
-    once = features.hide(batch, first)
-    twice = features.hide(once, second[once.values])
-    assert lists_of(twice) == lists_of(features.hide(batch, first & second))
+    table, bags, k = small
+    low = data.draw(st.integers(0, table.rows))
+    high = data.draw(st.integers(low, table.rows))
+    cut = features.rows_of(table, low, high)
+    assert cut.rows == high - low
+    assert lists_of(features.bags_of(cut, torch.arange(cut.rows))) == bags[low * k : high * k]
+    assert torch.equal(cut.dense["image"], table.dense["image"][low:high])
 
 
 # --- ranges ---

@@ -47,7 +47,7 @@ def rows_of(table: EncodedTable, *rows: int) -> Bags:
 def past_of(*bags: list[int]) -> Bags:
     """Histories as a tower takes them: one bag of item id codes a row."""
     codes = torch.tensor([code for bag in bags for code in bag])
-    return Bags(codes, torch.tensor([len(bag) for bag in bags]), torch.zeros_like(codes), {})
+    return Bags(codes, torch.tensor([len(bag) for bag in bags]), {})
 
 
 # --- unit ---

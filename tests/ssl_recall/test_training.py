@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+import polars as pl
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,10 +14,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ssl_recall import batches, losses, optimisers, steps, training
+from ssl_recall import views as view_masks
 from ssl_recall.features import Bags, EncodedTable, Kind, bags_of
-from ssl_recall.steps import Objective, SelfSupervision, TrainingData, Views
+from ssl_recall.steps import Objective, SelfSupervision, TrainingData
 from ssl_recall.towers import TwoTower
 from ssl_recall.training import StepLosses
+from ssl_recall.views import Packed
 
 few = settings(max_examples=12, deadline=None)
 N = 10  # items; the last two are in nobody's log
@@ -42,12 +45,24 @@ ITEMS = table_of(KINDS, ITEM_BAGS, IMAGES)
 QUERIES = table_of({"user": Kind.ID}, [[q + 2] for q in range(8)])
 
 
-def views_of(variants: int, seed: int = 0) -> Views:
-    keep = torch.rand(2, variants, len(ITEMS.codes), generator=torch.Generator().manual_seed(seed)) < 0.6
-    return Views(keep[0], keep[1])
+def views_of(variants: int, seed: int = 0) -> Packed:
+    return stored(masks_of(variants, seed))
 
 
-def data_of(events: list[tuple[int, int, int]] | None = None, views: Views | None = None) -> TrainingData:
+def masks_of(variants: int, seed: int) -> Tensor:
+    return torch.rand(2, variants, len(ITEMS.codes), generator=torch.Generator().manual_seed(seed)) < 0.6
+
+
+def stored(keep: Tensor) -> Packed:
+    """Views of the items as views.parquet holds them, from (2, variants, V) bool."""
+    _, variants, _ = keep.shape
+    packed = [[view_masks.pack(mask.numpy(), ITEMS.offsets, len(KINDS)) for mask in side] for side in keep]
+    columns = [pl.Series([side[v][n] for n in range(N) for v in range(variants)], dtype=pl.Binary) for side in packed]
+    frame = pl.DataFrame({"variant": list(range(variants)) * N, "keep_a": columns[0], "keep_b": columns[1]})
+    return view_masks.packed([frame[:7], frame[7:]], ITEMS.offsets, len(KINDS), variants)
+
+
+def data_of(events: list[tuple[int, int, int]] | None = None, views: Packed | None = None) -> TrainingData:
     """A log of (query, time, item) events; left out, each of 8 queries takes its own item."""
     events = [(q, 0, q) for q in range(8)] if events is None else events
     queries, times, items = (torch.tensor([event[i] for event in events], dtype=torch.int64) for i in range(3))
@@ -252,7 +267,7 @@ def test_the_main_loss_is_the_formula_on_the_towers_vectors(
         query, time, _ = log[row]
         earlier = [item + 2 for q, t, item in log if q == query and t < time]
         codes = torch.tensor(earlier[-history:] or [0])
-        return Bags(codes, torch.tensor([len(codes)]), torch.zeros_like(codes), {}) if history else None
+        return Bags(codes, torch.tensor([len(codes)]), {}) if history else None
 
     queries = torch.cat([model.query(bags_of(QUERIES, torch.tensor([log[row][0]])), past(row)) for row in rows])
     items = torch.cat([model.item(bags_of(ITEMS, torch.tensor([item]))) for item in candidates])
@@ -349,7 +364,7 @@ def test_the_ssl_loss_is_the_formula_on_tables_hidden_by_hand(size: int, seed: i
         torch.cat(
             [model.item(bags_of(hidden_by_hand(row, keep[variant]), torch.tensor([0]))) for row, variant in drawn]
         )
-        for keep in (views.keep_a, views.keep_b)
+        for keep in masks_of(3, seed)
     )
     expected = slow_softmax(view_a, view_b, [0.0] * len(drawn), lambda i, j: drawn[i][0] == drawn[j][0], tau)
     assert found.item() == pytest.approx(expected, rel=1e-4, abs=1e-5)
@@ -373,7 +388,7 @@ def test_what_both_views_hide_is_not_in_the_ssl_loss() -> None:
         start, end = ITEMS.offsets[row * 3 + 1], ITEMS.offsets[row * 3 + 2]
         keep[0, start:end] = True
     model, objective = model_of(), replace(PLAIN, ssl=replace(SSL, batch_size=200))
-    step_losses(model, data_of(views=Views(keep, keep)), objective, [0])[1].backward()
+    step_losses(model, data_of(views=stored(torch.stack([keep, keep]))), objective, [0])[1].backward()
     grad, starts = model.embeddings.weight.grad.to_dense(), model.embeddings.starts
     assert not grad[starts["item_id"] + 2 : starts["item_id"] + 2 + N].any()
     assert grad[starts["item_id"]].any()  # the default id vector stands in
@@ -562,7 +577,7 @@ def test_queries_are_embedded_as_they_stand_at_the_end_of_the_log(block: int) ->
     data, model = data_of([(0, 1, 4), (0, 2, 2), (0, 3, 7), (1, 0, 3)]), model_of(history=True)
     past = [[7 + 2, 2 + 2], [3 + 2], *[[0]] * 6]
     codes = torch.tensor([code for bag in past for code in bag])
-    bags = Bags(codes, torch.tensor([len(bag) for bag in past]), torch.zeros_like(codes), {})
+    bags = Bags(codes, torch.tensor([len(bag) for bag in past]), {})
     expected = model.query(bags_of(QUERIES, torch.arange(8)), bags).detach()
     found = training.embed_queries(model, QUERIES, data.log, ITEMS, 2, block=block)
     assert (found.dtype, found.requires_grad) == (torch.float32, False)

@@ -136,6 +136,8 @@ def test_a_variant_is_drawn_alike_whatever_other_variants_there_are() -> None:
     alone = drawn(3)
     assert [drawn(variant) for variant in range(5)][3] == alone
     assert len({drawn(variant) for variant in range(5)}) == 5
+    blocks = {views.generator(7, variant, block).integers(2**62) for variant in range(5) for block in range(5)}
+    assert len(blocks) == 25
     assert views.random_mask(views.generator(8, 3), 50, 6, 0.5)[0].tobytes() != alone
 
 
@@ -165,6 +167,26 @@ def test_bits_come_back_as_they_went(data: st.DataObject, n: int, k: int, varian
     )
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.data(), st.integers(1, 6), st.integers(1, 4), st.integers(1, 3))
+def test_stored_views_are_looked_up_value_by_value(data: st.DataObject, n: int, k: int, variants: int) -> None:
+    lengths = np.array(data.draw(st.lists(st.integers(1, 9), min_size=n * k, max_size=n * k)))
+    offsets = torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int64)
+    keep = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1))).random((2, variants, int(offsets[-1]))) < 0.5
+    frame = frame_of(*((views.pack(a, offsets, k), views.pack(b, offsets, k)) for a, b in zip(*keep, strict=True)))
+    rows = frame.with_columns(row=pl.int_range(pl.len()) % n).sort("row", "variant").drop("row")
+    cut = data.draw(st.integers(0, rows.height))
+    stored = views.packed([rows[:cut], rows[cut:]], offsets, k, variants)
+
+    asked = data.draw(st.lists(st.tuples(st.integers(0, n - 1), st.integers(0, variants - 1)), min_size=1, max_size=8))
+    items, of = (torch.tensor(part) for part in zip(*asked, strict=True))
+    sizes = torch.from_numpy(lengths.reshape(n, k).sum(1))[items]
+    found = stored.kept(items, of, sizes)
+    for side in range(2):
+        own = [keep[side, v, offsets[row * k] : offsets[(row + 1) * k]] for row, v in asked]
+        assert found[side].tolist() == np.concatenate(own).tolist()
+
+
 def test_views_of_other_items_are_refused() -> None:
     offsets = torch.tensor([0, 3, 12])
     packed = views.pack(np.ones(12, bool), offsets, 1)
@@ -172,6 +194,12 @@ def test_views_of_other_items_are_refused() -> None:
         views.unpack(frame_of((packed, packed)), torch.tensor([0, 9, 12]), 1)
     with pytest.raises(ValueError, match="other items"):
         views.unpack(frame_of((packed, packed)), torch.tensor([0, 3]), 1)
+    frame = frame_of((packed, packed))
+    for wrong in ([frame, frame], [frame[:1]], [frame.reverse()], [frame.with_columns(variant=pl.lit(1))]):
+        with pytest.raises(ValueError, match="other items"):
+            views.packed(wrong, offsets, 1, 1)
+    with pytest.raises(ValueError, match="other items"):
+        views.packed([frame], torch.tensor([0, 9, 12]), 1, 1)
 
 
 def test_a_similarity_matrix_follows_the_order_of_the_features() -> None:
