@@ -70,7 +70,11 @@ def main() -> None:
     steppers = training.optimisers(model, 0.001, 0.1, 1e-7)
     average = optimisers.RunningAverage(training.dense_weights(model), 0.99)
     planner = steps.Planner(data, replace(_objective(settings)), model, 1)
-    epochs = (training.train_epoch(model, steppers, planner, number, average) for number in itertools.count())
+    spare = processor.has_a_core_to_spare(options.threads, torch.device(options.device))
+    epochs = (
+        training.train_epoch(model, steppers, planner, number, average, plan_ahead=spare)
+        for number in itertools.count()
+    )
     every = itertools.chain.from_iterable(epochs)
     times = []
     for number in range(options.steps + options.warm_up):

@@ -64,21 +64,24 @@ class _Softmax(torch.autograd.Function):
         across = candidates.T
         loss = queries.new_zeros(())
         size = max(block // max(len(candidates), 1), 1)
+        buffer = queries.new_empty(min(size, len(queries)), len(candidates))
         for start in range(0, len(queries), size):
             end = min(start + size, len(queries))
             mine = own[start:end, None]
-            logits = torch.addmm(bias, scaled[start:end], across)
+            logits = torch.addmm(bias, scaled[start:end], across, out=buffer[: end - start])
             positive = logits.gather(1, mine) - bias.index_select(0, mine[:, 0])[:, None] + own_bias[start:end, None]
             first, last = masked.bounds[start], masked.bounds[end]
             cells = (masked.rows[first:last] - start) * len(candidates) + masked.columns[first:last]
             logits.view(-1).index_fill_(0, cells, -math.inf)
             logits.scatter_(1, mine, positive)
-            logits = torch.log_softmax(logits, 1)
-            loss -= logits.gather(1, mine).sum()
-            shares = logits.exp_()
-            shares.scatter_add_(1, mine, shares.new_full(mine.shape, -1.0))
-            torch.mm(shares, candidates, out=to_queries[start:end])
-            to_candidates.addmm_(shares.T, scaled[start:end])
+            top = logits.amax(1, keepdim=True)
+            parts = logits.sub_(top).exp_()  # a row's probabilities times its total: rows are scaled in what they give
+            total = parts.sum(1, keepdim=True)
+            loss += (total.log() + (top - positive)).sum()
+            parts.scatter_add_(1, mine, -total)
+            torch.mm(parts, candidates, out=to_queries[start:end])
+            to_queries[start:end] /= total
+            to_candidates.addmm_(parts.T, scaled[start:end] / total)
         ctx.save_for_backward(to_queries.mul_(1 / (temperature * len(queries))), to_candidates.mul_(1 / len(queries)))
         return loss / len(queries)
 

@@ -12,18 +12,27 @@ class RowwiseAdagrad(torch.optim.Optimizer):
     """Adagrad whose accumulator is the mean square of a row's gradient (Duchi et al. 2011; DLRM's row-wise form).
 
     Memory is one float a row instead of one a weight, and a step costs what its rows cost, not what the table does.
-    Gradients must be sparse (`embedding_bag(..., sparse=True)`).
+    Gradients must be sparse (`pooling.pool`, `embedding_bag(..., sparse=True)`).
     """
 
     def __init__(
-        self, params: Iterable[Tensor], lr: float, initial_accumulator: float = 0.0, eps: float = 1e-8
+        self,
+        params: Iterable[Tensor],
+        lr: float,
+        initial_accumulator: float = 0.0,
+        eps: float = 1e-8,
+        *,
+        distinct: bool = False,
     ) -> None:
-        """Without an initial accumulator a row's first step is `lr` long however small its gradient.
+        """`distinct` promises that a row stands in a gradient once, as `pooling.pool` has it, and saves a sort.
+
+        Without an initial accumulator a row's first step is `lr` long however small its gradient.
 
         With one, rows whose gradients have been small move little: a weight on a loss then reaches the rows that only
         this loss touches, which plain Adagrad, being free of scale, undoes.
         """
         super().__init__(params, {"lr": lr, "initial_accumulator": initial_accumulator, "eps": eps})
+        self.distinct = distinct
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -41,7 +50,7 @@ class RowwiseAdagrad(torch.optim.Optimizer):
                 state = self.state[weight]
                 if not state:
                     state["sum"] = torch.full((len(weight),), group["initial_accumulator"], device=weight.device)
-                gradient = weight.grad.coalesce()
+                gradient = weight.grad._coalesced_(True) if self.distinct else weight.grad.coalesce()
                 rows, values = gradient.indices()[0], gradient.values()
                 # each row is there once: gathering, changing and copying it back is faster than adding in place
                 sums = state["sum"].index_select(0, rows).add_(values.pow(2).mean(1))

@@ -1,8 +1,11 @@
 """The training step and the epoch: tensors on one device in, losses out; the caller keeps the clock and the files."""
 
 import math
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +17,7 @@ from .pooling import pool
 from .steps import Objective, Planner, Step
 from .towers import FeatureEmbeddings, Tower, TwoTower
 
+_T = TypeVar("_T")
 CHECK = 16  # steps between two looks at the losses
 
 
@@ -51,7 +55,7 @@ def optimisers(
 ) -> list[torch.optim.Optimizer]:
     """Row-wise Adagrad on the embedding table (only the rows of a step are touched), AdamW on the rest."""
     return [
-        RowwiseAdagrad([model.embeddings.weight], embedding_learning_rate, initial_accumulator),
+        RowwiseAdagrad([model.embeddings.weight], embedding_learning_rate, initial_accumulator, distinct=True),
         torch.optim.AdamW(dense_weights(model), lr=learning_rate, weight_decay=0.0, fused=True),
     ]
 
@@ -67,15 +71,20 @@ def train_epoch(
     planner: Planner,
     epoch: int,
     average: RunningAverage | None = None,
+    *,
+    plan_ahead: bool = False,
 ) -> Iterator[StepLosses]:
     """Pass once over the log, a step at a time; nothing waits for the device but a look at the losses now and then.
+
+    To plan ahead takes a processor core of its own, and gives the same steps.
 
     Raises losses.NonFiniteError within CHECK steps of the first whose loss is not finite, and names that one.
     """
     model.train()
     device = model.embeddings.weight.device
     unseen: list[StepLosses] = []
-    for number, step in enumerate(planner.epoch(epoch)):
+    plans = planner.epoch(epoch)
+    for number, step in enumerate(ahead(plans) if plan_ahead else plans):
         found = take_step(model, steppers, step.to(device), planner.objective, average)
         unseen.append(found)
         if len(unseen) == CHECK:
@@ -83,6 +92,15 @@ def train_epoch(
             unseen = []
         yield found
     _check(unseen, epoch, number + 1)
+
+
+def ahead(items: Iterator[_T], depth: int = 2) -> Iterator[_T]:
+    """Give what an iterator gives, made in a thread of its own, up to `depth` before they are asked for."""
+    with ThreadPoolExecutor(1) as thread:
+        upcoming = deque(thread.submit(next, items, None) for _ in range(depth))
+        while (item := upcoming.popleft().result()) is not None:
+            upcoming.append(thread.submit(next, items, None))
+            yield item
 
 
 def take_step(

@@ -1,6 +1,7 @@
 """How torch uses the processor: threads, which library multiplies, and how precisely."""
 
 import math
+import os
 import time
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -33,6 +34,12 @@ def use(threads: int, device: "torch.device") -> None:
     torch.set_float32_matmul_precision("medium")
     if _error(device) > EXACT:
         torch.set_float32_matmul_precision("highest")
+
+
+def has_a_core_to_spare(threads: int, device: "torch.device") -> bool:
+    """Tell whether a step's whole numbers can be planned beside the one before: with no core free both wait."""
+    own = getattr(os, "sched_getaffinity", None)  # Linux alone knows which cores a process may use
+    return device.type != "cpu" or (len(own(0)) if own else os.cpu_count() or 1) > threads
 
 
 def _error(device: "torch.device") -> float:

@@ -215,6 +215,7 @@ def _fit(
     average = optimisers.RunningAverage(training.dense_weights(model), settings["average_decay"])
     objective = _objective(settings)
     planner = steps.Planner(data, objective, model, settings["seed"])
+    spare = processor.has_a_core_to_spare(settings["threads"], device)
     figure = "recall" if settings["select_on"] == SelectOn.ALL else f"recall_{settings['select_on']}"
     curve: list[dict[str, Any]] = []
     best: dict[str, Any] = {}
@@ -223,7 +224,7 @@ def _fit(
         for epoch in range(settings["epochs"]):
             found = []
             try:
-                for step in training.train_epoch(model, steppers, planner, epoch, average):
+                for step in training.train_epoch(model, steppers, planner, epoch, average, plan_ahead=spare):
                     found.append(step)
                     advance(objective.batch_size)
             except losses.NonFiniteError as error:
