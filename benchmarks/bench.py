@@ -2,7 +2,7 @@
 
     python benchmarks/bench.py                       # 100 k items, 1 M rows; 1 M items, 10 M rows
     python benchmarks/bench.py --sizes 10m           # 10 M items, 100 M rows
-    python benchmarks/bench.py --peers tfrs=.venvs/tfrs/bin/python rechub=.venvs/rechub/bin/python
+    python benchmarks/bench.py --peers tfrs=PYTHON librecommender=PYTHON rechub=PYTHON
 
 Whole processes, start and reading included: median of `--repeat` runs that alternate with the reference's, and the
 largest peak of resident memory. One thread for torch unless said otherwise; polars takes all cores.
