@@ -9,12 +9,13 @@ largest peak of resident memory. One thread for torch unless said otherwise; pol
 """
 
 import argparse
+import itertools
 import json
 import os
 import statistics
+import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import synthetic
@@ -32,15 +33,26 @@ queries_are_items = false
 Measured = tuple[float, float]  # seconds, peak GiB
 
 
+MEASURE = """
+import os, sys, time
+started = time.perf_counter()
+silent = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+process = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ, file_actions=silent)
+_, status, usage = os.wait4(process, 0)
+print(status, time.perf_counter() - started, usage.ru_maxrss)
+"""
+
+
 def measure(command: list[str]) -> Measured:
-    """Run a command to its end, without its output. Exits when it fails."""
-    started = time.perf_counter()
-    silent = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
-    process = os.posix_spawn(command[0], command, os.environ, file_actions=silent)
-    _, status, usage = os.wait4(process, 0)
-    if status:
+    """Run a command to its end, without its output. Exits when it fails.
+
+    A small process starts it: a child's peak is at least what its parent held when it was started.
+    """
+    ran = subprocess.run([sys.executable, "-S", "-c", MEASURE, *command], stdout=subprocess.PIPE, text=True, check=True)
+    status, seconds, kilobytes = ran.stdout.split()
+    if int(status):
         sys.exit(f"{' '.join(command)}: failed")
-    return time.perf_counter() - started, usage.ru_maxrss / 2**20
+    return float(seconds), int(kilobytes) / 2**20
 
 
 def median(runs: list[Measured]) -> Measured:
@@ -77,14 +89,13 @@ def stages(folder: Path) -> dict[str, tuple[list[str], str]]:
     }
 
 
-def bench_stages(name: str, repeat: int, only: list[str]) -> list[dict[str, object]]:
+def bench_stages(name: str, repeat: int, only: list[str]) -> Iterator[dict[str, object]]:
     """Time the stages on a synthetic data set, which is made where it is not there yet."""
     items, interactions = SIZES[name]
     folder = Path(".bench") / name
     if not (folder / "interactions.parquet").exists():
         synthetic.write(folder, items, interactions)
     (folder / "bench.toml").write_text(CONFIG.format(folder=folder))
-    rows: list[dict[str, object]] = []
     for stage, (command, other) in stages(folder).items():
         if only and stage not in only:
             continue
@@ -94,9 +105,8 @@ def bench_stages(name: str, repeat: int, only: list[str]) -> list[dict[str, obje
         row["rate"] = (interactions if stage in {"prepare", "compute-popularity", "train"} else items) / seconds
         if others:
             row |= {"reference": other, "ratio": seconds / others[0][0], "reference_gib": others[0][1]}
-        rows.append(row)
         show(row)
-    return rows
+        yield row
 
 
 def show(row: dict[str, object]) -> None:
@@ -109,15 +119,16 @@ def show(row: dict[str, object]) -> None:
     )
 
 
-def bench_steps(run: Path, peers: dict[str, str], repeat: int, threads: int) -> list[dict[str, object]]:
+def bench_steps(run: Path, peers: dict[str, str], repeat: int, threads: int) -> Iterator[dict[str, object]]:
     """Time training steps of ours and of the peers, in turns, at two batch sizes."""
-    rows: list[dict[str, object]] = []
     for batch in (1024, 4096):
         shared = ["--run", str(run), "--batch-size", str(batch), "--threads", str(threads)]
+        own = [sys.executable, str(HERE / "steps.py"), *shared]
         commands: dict[str, list[str]] = {
-            "no SSL": [sys.executable, str(HERE / "steps.py"), *shared],
-            "no SSL, no straight path": [sys.executable, str(HERE / "steps.py"), *shared, "--no-straight"],
-            "SSL, M = B": [sys.executable, str(HERE / "steps.py"), *shared, "--ssl"],
+            "no SSL": own,
+            "no SSL, no straight path": [*own, "--no-straight"],
+            "the same in float32": [*own, "--no-straight", "--precision", "float32"],
+            "SSL, M = B": [*own, "--ssl"],
         }
         for name, python in peers.items():
             script = next(HERE.glob(f"peers/{name}*.py"))
@@ -128,17 +139,14 @@ def bench_steps(run: Path, peers: dict[str, str], repeat: int, threads: int) -> 
                 found[name].append(rows_a_second(command))
         for name, rates in found.items():
             rate = statistics.median(rates)
-            rows.append({"size": str(batch), "case": name, "rate": rate, "low": min(rates), "high": max(rates)})
             print(
                 f"batch {batch:<6} {name:<26} {rate:12,.0f} rows/s  [{min(rates):,.0f}, {max(rates):,.0f}]", flush=True
             )
-    return rows
+            yield {"size": str(batch), "case": name, "rate": rate, "low": min(rates), "high": max(rates)}
 
 
 def rows_a_second(command: list[str]) -> float:
     """Run a script whose last line is JSON with `rows_per_s`."""
-    import subprocess
-
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(command)}: {done.stderr.strip().splitlines()[-1]}")
@@ -157,17 +165,14 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="A file of JSON lines to append to.")
     arguments = parser.parse_args()
     print(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}, {arguments.repeat} runs each")
-    work: list[Callable[[], list[dict[str, object]]]] = [
-        lambda size=size: bench_stages(size, arguments.repeat, arguments.only) for size in arguments.sizes
-    ]
+    work = [bench_stages(size, arguments.repeat, arguments.only) for size in arguments.sizes]
     if arguments.run:
         peers = dict(peer.partition("=")[::2] for peer in arguments.peers)
-        work.append(lambda: bench_steps(arguments.run, peers, arguments.repeat, arguments.threads))
-    for one in work:
-        rows = one()
+        work.append(bench_steps(arguments.run, peers, arguments.repeat, arguments.threads))
+    for row in itertools.chain.from_iterable(work):
         if arguments.output:
             with arguments.output.open("a") as file:
-                file.writelines(json.dumps(row) + "\n" for row in rows)
+                file.write(json.dumps(row) + "\n")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ import itertools
 import json
 import resource
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ import torch
 
 from ssl_recall import optimisers, steps, training
 from stages import artifacts, models, processor
-from stages.train import READS, VIEWS, SeedPer, SelectOn, _load, _objective
+from stages.train import READS, VIEWS, SeedPer, SelectOn, load, objective_of
 
 
 def main() -> None:
@@ -35,6 +34,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--warm-up", type=int, default=10)
+    parser.add_argument("--plan-in-turn", action="store_true", help="Plan a step before it, also with a core to spare.")
     parser.add_argument("--precision", type=processor.Precision, default=processor.Precision.AUTO)
     options = parser.parse_args()
     processor.use(options.threads, torch.device(options.device))
@@ -60,7 +60,7 @@ def main() -> None:
         "bf16": processor.takes_bf16(options.precision, torch.device(options.device)),
     }
     with artifacts.reading(options.run, (*READS, VIEWS)) as job:
-        data, _ = _load(job, settings)
+        data, _ = load(job, settings)
         model = models.build(data.items, data.queries, job.read("features.parquet"), settings)
     if options.no_straight:
         for tower in (model.query, model.item):
@@ -69,8 +69,8 @@ def main() -> None:
     model.to(options.device)
     steppers = training.optimisers(model, 0.001, 0.1, 1e-7)
     average = optimisers.RunningAverage(training.dense_weights(model), 0.99)
-    planner = steps.Planner(data, replace(_objective(settings)), model, 1)
-    spare = processor.has_a_core_to_spare(options.threads, torch.device(options.device))
+    planner = steps.Planner(data, objective_of(settings), model, 1)
+    spare = processor.has_a_core_to_spare(options.threads, torch.device(options.device)) and not options.plan_in_turn
     epochs = (
         training.train_epoch(model, steppers, planner, number, average, plan_ahead=spare)
         for number in itertools.count()
@@ -96,7 +96,10 @@ def main() -> None:
         "rows_per_s": options.batch_size / median,
         "peak_gib": peak,
     }
-    print(json.dumps({"batch_size": options.batch_size, "threads": options.threads, "ssl": options.ssl, **found}))
+    how = {"bf16": settings["bf16"], "planned_ahead": spare}
+    print(
+        json.dumps({"batch_size": options.batch_size, "threads": options.threads, "ssl": options.ssl, **how, **found})
+    )
 
 
 def products_a_second(device: torch.device, *, bf16: bool) -> float:

@@ -76,7 +76,7 @@ class Planner:
     """Plans the steps of an epoch, from the tables and from where a model's vocabularies begin."""
 
     def __init__(self, data: TrainingData, objective: Objective, model: TwoTower, seed: int) -> None:
-        """Keep one scratch column an item beside the data."""
+        """Keep two scratch columns an item beside the data: one step is planned at a time."""
         assert objective.ssl is None or data.views is not None, "self-supervision needs views"
         self.data, self.objective, self.seed = data, objective, seed
         self.starts = [starts.cpu() for starts in (model.query.starts, model.query.past_start, model.item.starts)]

@@ -189,20 +189,20 @@ def packed(
 
     Raises ValueError when the masks are not of this table: other items, or other numbers of values.
     """
-    _, bytes_until = _layout(offsets.numpy(), features)
-    sizes = np.repeat(np.diff(bytes_until), variants)
+    bytes_until = _bytes_until(offsets.numpy(), features)
+    sizes = np.diff(bytes_until)
     keep = [np.empty(variants * bytes_until[-1], np.uint8) for _ in range(2)]
     row = at = 0
     for part in parts:
-        own = sizes[row : row + len(part)]
-        in_order = (np.arange(row, row + len(part)) % max(variants, 1)) == part["variant"].to_numpy()
+        item, variant = np.divmod(np.arange(row, row + len(part)), max(variants, 1))
+        if row + len(part) > variants * len(sizes) or not np.array_equal(variant, part["variant"].to_numpy()):
+            raise ValueError(_OTHER)
+        own = sizes[item]
         end = at + int(own.sum())
         for column, side in zip(("keep_a", "keep_b"), keep, strict=True):
-            if len(own) != len(part) or not in_order.all():
-                raise ValueError(_OTHER)
             side[at:end] = _bytes(part[column], own)
         row, at = row + len(part), end
-    if row != len(sizes):
+    if row != variants * len(sizes):
         raise ValueError(_OTHER)
     return Packed(torch.from_numpy(keep[0]), torch.from_numpy(keep[1]), torch.from_numpy(bytes_until), variants)
 
@@ -210,11 +210,15 @@ def packed(
 def _layout(offsets: NDArray[np.int64], features: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Give every value's place among all bits (V,), and the bytes of all items before each one (N + 1,)."""
     starts = offsets[::features] if features else np.zeros(1, np.int64)
-    lengths = np.diff(starts)
-    bytes_until = np.zeros(len(starts), np.int64)
-    np.cumsum((lengths + 7) // 8, out=bytes_until[1:])
+    bytes_until = _bytes_until(offsets, features)
     padding = bytes_until[:-1] * 8 - starts[:-1]  # every item begins at a byte
-    return np.arange(offsets[-1]) + np.repeat(padding, lengths), bytes_until
+    return np.arange(offsets[-1]) + np.repeat(padding, np.diff(starts)), bytes_until
+
+
+def _bytes_until(offsets: NDArray[np.int64], features: int) -> NDArray[np.int64]:
+    """Give the bytes of all items before each one (N + 1,)."""
+    starts = offsets[::features] if features else np.zeros(1, np.int64)
+    return np.concatenate([[0], np.cumsum((np.diff(starts) + 7) // 8)])
 
 
 def _bytes(column: "pl.Series", sizes: NDArray[np.int64]) -> NDArray[np.uint8]:

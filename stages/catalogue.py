@@ -1,5 +1,6 @@
-"""The catalogue and the queries: read, checked, and encoded, a column at a time."""
+"""The catalogue and the queries: read, checked and encoded a column at a time, and written a part at a time."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     import polars as pl
     from numpy.typing import NDArray
 
+    from ssl_recall.features import Kind
     from ssl_recall.vocabularies import Column
 
 PART = 2**20  # rows that are written at a time
@@ -30,7 +32,10 @@ class Feature:
 
 @dataclass(frozen=True)
 class Side:
-    """One table of N ids and their features. The columns as they came are read again when they are written."""
+    """One table of N ids and their features. The columns as they came are read again when they are written.
+
+    That is a part at a time where the table is sorted by id, else all at once.
+    """
 
     ids: "pl.Series"  # (N,) sorted, under their artifact name
     features: list[Feature]
@@ -47,16 +52,27 @@ class Side:
         """Give the id and each feature, followed by its codes where it has some, `PART` rows at a time."""
         import polars as pl
 
-        names = [feature.column.name for feature in self.features]
-        raw = self.table.select(*names) if self.table is not None and names else pl.DataFrame()
-        for low in range(0, max(len(self.ids), 1), PART):
-            own = raw[self.order[low : low + PART]] if self.order is not None and names else raw[low : low + PART]
+        for low, raw in zip(itertools.count(0, PART), self._raw_parts(), strict=False):
             columns = {}
-            for column in (self.ids[low : low + PART], *own):
+            for column in (self.ids[low : low + PART], *raw):
                 columns[column.name] = column
                 if (coded := column.name + CODE) in codes:
                     columns[coded] = codes[coded][low : low + PART]
             yield pl.DataFrame(columns)
+
+    def _raw_parts(self) -> "Iterator[pl.DataFrame]":
+        """Give the feature columns as they came, in the order of the ids."""
+        import polars as pl
+
+        names = [feature.column.name for feature in self.features]
+        lows = range(0, max(len(self.ids), 1), PART)
+        if self.table is None or not names:
+            yield from (pl.DataFrame() for _ in lows)
+        elif self.order is None:
+            yield from (self.table.select(*names, low=low, rows=PART) for low in lows)
+        else:
+            raw = self.table.select(*names)  # rows in any order are taken from all
+            yield from (raw[self.order[low : low + PART]] for low in lows)
 
 
 @dataclass(frozen=True)
@@ -128,61 +144,88 @@ def encode(
     import polars as pl
 
     from ssl_recall.features import FIRST, Kind
-    from ssl_recall.vocabularies import clean, first_values
-    from ssl_recall.vocabularies import encode as codes_of
 
-    items, asking = sides.items, sides.queries
-    if asking is None:
-        shared_table = (items.features, items.table, items.order)
-        asking = Side(queries, *shared_table) if shared else Side(queries, [], None, None)
-    ids = {"item": items.ids, "query": asking.ids}
+    asking = _asking(sides, queries, shared=shared)
+    if not settings["use_query_id"] and not asking.features:
+        raise SettingsError("queries have neither id nor features; give --queries, or --use-query-id", "NO_FEATURES")
+    tables_of = {"item": sides.items, "query": asking}
+    ids = {side: table.ids for side, table in tables_of.items()}
     words = {"item_id": _id_words("item_id", ids, taken, ("item", "query") if shared else ("item",), settings)}
-    words |= {feature.column.name: feature.words for feature in items.features}
-    of_items = {feature.column.name: feature for feature in items.features}
-    codes = {
-        "item": {feature.column.name: (feature.column.name, feature.codes) for feature in items.features},
-        "query": {},
+    words |= {feature.column.name: feature.words for feature in sides.items.features}
+    coded = {
+        "item": [_Coded(f.column.name, f.column.kind, f.column.name, f.codes, f.width) for f in sides.items.features],
+        "query": [_of_query(feature, asking, sides.items, words, shared=shared) for feature in asking.features],
     }
-    for feature in asking.features:
-        column, name = feature.column, feature.column.name
-        if not (shared and name in of_items and of_items[name].column.kind == column.kind):
-            name = f"query.{name}"
-            while name in words:  # an item's column may be called query.colour
-                name = f"query.{name}"
-            words[name] = feature.words.with_columns(pl.lit(name).alias("vocabulary"))
-            codes["query"][column.name] = name, feature.codes
-        elif asking.table is items.table:
-            codes["query"][name] = name, feature.codes
-        else:  # in the words of the items
-            values = clean(asking.column(name), column)
-            values = first_values(values, column.max_values)[0] if column.kind is Kind.MULTI_VALUED else values
-            codes["query"][name] = name, codes_of(values, column.kind, words[name])
-    id_vocabulary = {"item": "item_id", "query": "item_id" if shared else "query_id"}
-    if not settings["use_query_id"]:
-        id_vocabulary["query"] = ""
-        if not asking.features:
-            raise SettingsError(
-                "queries have neither id nor features; give --queries, or --use-query-id", "NO_FEATURES"
-            )
-    elif not shared:
-        words["query_id"] = _id_words("query_id", ids, taken, ("query",), settings)
+    coded["item"].insert(0, _id_codes("item_id", ids["item"], "item_id", words))
+    if settings["use_query_id"]:
+        vocabulary = "item_id" if shared else "query_id"
+        if not shared:
+            words["query_id"] = _id_words("query_id", ids, taken, ("query",), settings)
+        coded["query"].insert(0, _id_codes("query_id", ids["query"], vocabulary, words))
+    features = pl.DataFrame(
+        {
+            "side": side,
+            "feature": one.name,
+            "kind": str(one.kind),
+            "vocabulary": one.vocabulary,
+            "codes": FIRST + words[one.vocabulary].height,
+            "width": one.width if one.kind is Kind.DENSE else 0,
+            "missing": _missing(one.codes),
+        }
+        for side, each in coded.items()
+        for one in each
+    ).with_columns(pl.col("width").cast(pl.Int32))
+    items, asked = (table.parts({one.name + CODE: one.codes for one in coded[s]}) for s, table in tables_of.items())
+    return Encoded(features, pl.concat(words.values()), items, asked)
 
-    described, parts = [], {}
-    for side, table in (("item", items), ("query", asking)):
-        held = [(feature.column.name, feature.column.kind, feature.width) for feature in table.features]
-        if vocabulary := id_vocabulary[side]:
-            own = codes_of(table.ids.cast(pl.String), Kind.ID, words[vocabulary])
-            codes[side][f"{side}_id"] = vocabulary, own
-            held = [(f"{side}_id", Kind.ID, 0), *held]
-        for name, kind, width in held:
-            vocabulary, own = codes[side][name]
-            described.append(
-                (side, name, str(kind), vocabulary, FIRST + words[vocabulary].height, width, _missing(own))
-            )
-        parts[side] = table.parts({name + CODE: own for name, (_, own) in codes[side].items()})
-    columns = ("side", "feature", "kind", "vocabulary", "codes", "width", "missing")
-    features = pl.DataFrame(described, schema=columns, orient="row").with_columns(pl.col("width").cast(pl.Int32))
-    return Encoded(features, pl.concat(words.values()), parts["item"], parts["query"])
+
+@dataclass(frozen=True)
+class _Coded:
+    """A feature's codes, and the vocabulary that they are of."""
+
+    name: str
+    kind: "Kind"
+    vocabulary: str
+    codes: "pl.Series"
+    width: int = 0  # of a dense one
+
+
+def _asking(sides: Sides, queries: "pl.Series", *, shared: bool) -> Side:
+    """Give the side that asks: the user's table, else the items, else ids alone."""
+    if sides.queries is not None:
+        return sides.queries
+    items = sides.items
+    return Side(queries, items.features, items.table, items.order) if shared else Side(queries, [], None, None)
+
+
+def _of_query(feature: Feature, asking: Side, items: Side, words: "dict[str, pl.DataFrame]", *, shared: bool) -> _Coded:
+    """Code a query's feature: in the items' words where queries are items and both have it, else in its own."""
+    import polars as pl
+
+    from ssl_recall.features import Kind
+    from ssl_recall.vocabularies import clean, encode, first_values
+
+    column, codes, vocabulary = feature.column, feature.codes, feature.column.name
+    kinds = {own.column.name: own.column.kind for own in items.features}
+    if not shared or kinds.get(column.name) != column.kind:
+        vocabulary = f"query.{vocabulary}"
+        while vocabulary in words:  # an item's column may be called query.colour
+            vocabulary = f"query.{vocabulary}"
+        words[vocabulary] = feature.words.with_columns(pl.lit(vocabulary).alias("vocabulary"))
+    elif asking.table is not items.table:
+        values = clean(asking.column(column.name), column)
+        values = first_values(values, column.max_values)[0] if column.kind is Kind.MULTI_VALUED else values
+        codes = encode(values, column.kind, words[vocabulary])
+    return _Coded(column.name, column.kind, vocabulary, codes, feature.width)
+
+
+def _id_codes(name: str, ids: "pl.Series", vocabulary: str, words: "dict[str, pl.DataFrame]") -> _Coded:
+    import polars as pl
+
+    from ssl_recall.features import Kind
+    from ssl_recall.vocabularies import encode
+
+    return _Coded(name, Kind.ID, vocabulary, encode(ids.cast(pl.String), Kind.ID, words[vocabulary]))
 
 
 def _id_words(

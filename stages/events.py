@@ -41,7 +41,8 @@ class Events:
 def read(table: tables.Table, known: "Sides", settings: dict[str, Any]) -> Events:
     """Hold the interactions to the two sides and number both. Raises InputError with every problem of theirs.
 
-    No more is held than the numbers, the times and the weights: 8 to 20 bytes a row.
+    No more is held of them than the numbers, the times and the weights, 8 to 20 bytes a row, and twice that while
+    repeated pairs are merged.
     """
     import polars as pl
 
@@ -239,15 +240,12 @@ def _reason(schema: "pl.Schema", settings: dict[str, Any]) -> "pl.Expr":
 
 def _only_asked(log: "pl.DataFrame", asked: "pl.Series") -> "tuple[pl.DataFrame, pl.Series]":
     """Leave out queries of which every interaction was set aside."""
-    import numpy as np
     import polars as pl
 
     used = log["query_index"].unique().sort()
     if len(used) == len(asked):
         return log, asked
-    place = np.zeros(len(asked), np.int32)
-    place[used.to_numpy()] = np.arange(len(used), dtype=np.int32)
-    return log.with_columns(pl.Series("query_index", place[log["query_index"].to_numpy()])), asked.gather(used)
+    return log.with_columns((pl.col("query_index").rank("dense") - 1).cast(pl.Int32)), asked.gather(used)
 
 
 def _each_pair_once(log: "pl.DataFrame", queries: int) -> "pl.DataFrame":

@@ -47,12 +47,13 @@ class Table:
     frame: "pl.LazyFrame"
     schema: "pl.Schema"
 
-    def select(self, *what: "str | pl.Expr") -> "pl.DataFrame":
-        """Compute columns, or expressions of them. Raises InputError for files that cannot be read."""
+    def select(self, *what: "str | pl.Expr", low: int = 0, rows: int | None = None) -> "pl.DataFrame":
+        """Compute columns, or expressions of them, of all rows or a slice. Raises InputError for unreadable files."""
         import polars as pl
 
         exact = (pl.nth(self.schema.names().index(name)) if isinstance(name, str) else name for name in what)
-        return self.collect(self.frame.select(exact))  # pl.col("*") would be every column
+        frame = self.frame.select(exact)  # pl.col("*") would be every column
+        return self.collect(frame if rows is None else frame.slice(low, rows))
 
     def collect(self, frame: "pl.LazyFrame") -> "pl.DataFrame":
         """Compute what was built on `frame`, a batch of rows at a time, so that no more than the result is held."""

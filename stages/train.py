@@ -127,7 +127,7 @@ def train(
             return
         place = models.device_of(device)
         processor.use(threads, place)
-        data, held_out = _load(job, settings)
+        data, held_out = load(job, settings)
         _warn_of_few_steps(len(data.log.items), settings)
         model = models.build(data.items, data.queries, job.read("features.parquet"), settings)
         bf16 = processor.takes_bf16(precision, place)
@@ -140,7 +140,7 @@ def train(
         )
 
 
-def _load(job: artifacts.Job, settings: dict[str, Any]) -> tuple["TrainingData", "HeldOut"]:
+def load(job: artifacts.Job, settings: dict[str, Any]) -> tuple["TrainingData", "HeldOut"]:
     """Turn the artifacts into tensors."""
     import torch
 
@@ -213,7 +213,7 @@ def _fit(
         model, settings["learning_rate"], settings["embedding_learning_rate"], settings["initial_accumulator"]
     )
     average = optimisers.RunningAverage(training.dense_weights(model), settings["average_decay"])
-    objective = _objective(settings)
+    objective = objective_of(settings)
     planner = steps.Planner(data, objective, model, settings["seed"])
     spare = processor.has_a_core_to_spare(settings["threads"], device)
     figure = "recall" if settings["select_on"] == SelectOn.ALL else f"recall_{settings['select_on']}"
@@ -242,7 +242,8 @@ def _fit(
     return curve, best
 
 
-def _objective(settings: dict[str, Any]) -> "Objective":
+def objective_of(settings: dict[str, Any]) -> "Objective":
+    """Give the settings that a step is planned and taken by."""
     from ssl_recall.steps import Objective, SelfSupervision
 
     ssl = None

@@ -16,7 +16,7 @@ from stages.build_views import build_views
 from stages.compute_mi import compute_mi
 from stages.compute_popularity import compute_popularity
 from stages.prepare import prepare
-from stages.train import READS, VIEWS, SeedPer, SelectOn, _load, _objective, train
+from stages.train import READS, VIEWS, SeedPer, SelectOn, load, objective_of, train
 
 SMALL: dict[str, Any] = {
     "epochs": 3,
@@ -66,7 +66,7 @@ def run(tmp_path: Path) -> Path:
 
 def loaded(run: Path, **settings: Any) -> tuple[steps.TrainingData, validation.HeldOut]:
     with artifacts.reading(run, (*READS, VIEWS)) as job:
-        return _load(job, SETTINGS | settings)
+        return load(job, SETTINGS | settings)
 
 
 def test_the_objective_is_the_settings_field_by_field() -> None:
@@ -79,11 +79,11 @@ def test_the_objective_is_the_settings_field_by_field() -> None:
         ssl=steps.SelfSupervision(weight=0.21, batch_size=22, temperature=0.23, shared_seed=False),
         bf16=True,
     )
-    assert _objective(SETTINGS) == expected
-    shared = _objective(SETTINGS | {"ssl_seed_per": SeedPer.BATCH}).ssl
+    assert objective_of(SETTINGS) == expected
+    shared = objective_of(SETTINGS | {"ssl_seed_per": SeedPer.BATCH}).ssl
     assert shared is not None
     assert shared.shared_seed
-    assert _objective(SETTINGS | {"ssl": False}).ssl is None
+    assert objective_of(SETTINGS | {"ssl": False}).ssl is None
 
 
 def test_log_q_is_the_mixture_of_the_log_and_the_drawn_negatives(run: Path) -> None:
