@@ -50,7 +50,7 @@ def top_k(
 def most_popular(counts: Tensor, queries: int, k: int, known: Known | None = None) -> Tensor:
     """Recall the same most taken items for every query, known positives aside: (N,) counts -> (Q, k) int64 indices."""
     by_count = torch.argsort(counts, descending=True, stable=True)
-    if known is None:
+    if known is None or not queries:
         return _filled(by_count[:k].expand(queries, -1), k)
     offsets, taken = known
     lengths = offsets[1:] - offsets[:-1]

@@ -63,6 +63,7 @@ def clean(values: pl.Series, column: Column) -> pl.Series:
     Nothing (an empty or null list, a null; NaN where it is declared missing) becomes null; a list keeps all its values.
     Raises ValueError when the column cannot be what it is declared to be, NotFiniteError for NaN or infinity.
     """
+    values = values.alias("values")  # polars takes a name such as ^a.*$ for a pattern
     if column.kind in _WITHOUT_A_VALUE and values.null_count() == len(values):  # its type is what its writer chose
         values = values.clear(len(values)).cast(_WITHOUT_A_VALUE[column.kind])
     match column.kind:
@@ -70,7 +71,7 @@ def clean(values: pl.Series, column: Column) -> pl.Series:
             lists = _finite(_split(values, column.separator) if column.separator else values, column)
             if not isinstance(lists.dtype, pl.List | pl.Array):
                 raise ValueError(f"is of type {values.dtype}, no list; give a separator, or call it categorical")
-            if lists.dtype.inner.is_nested() or lists.dtype.inner == pl.Binary:
+            if lists.dtype.inner.is_nested() or lists.dtype.inner in (pl.Binary, pl.Duration):
                 raise ValueError(f"is of type {values.dtype}, whose values are no text; exclude it")
             texts = lists.cast(pl.List(pl.String)).list.drop_nulls().list.unique(maintain_order=True)
             return texts.set(texts.list.len() == 0, None) if len(texts) else texts

@@ -25,6 +25,8 @@ STAGES = (
     "status",
 )
 
+STOPPED = 130
+
 app = typer.Typer(
     help="Item retrieval that also recalls the long tail: a two-tower model with a self-supervised item tower.",
     no_args_is_help=True,
@@ -44,6 +46,10 @@ def main() -> None:
         sys.argv.remove("--debug")
     try:
         app()
+    except SystemExit as stop:
+        if stop.code == STOPPED:  # typer's, for a Ctrl-C
+            console.line("ssl-recall: stopped; nothing of this stage was written", style="red")
+        raise
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             traceback.print_exc()
@@ -59,7 +65,7 @@ def _outcome(error: BaseException) -> tuple[int, str]:
         case StageError():
             return error.code, str(error)
         case KeyboardInterrupt():
-            return 130, "stopped"
+            return STOPPED, "stopped; nothing of this stage was written"
         case OSError() | MemoryError():
             return 5, f"{_os_rule(error)}: {str(error) or 'out of memory'}"
     first = (str(error).splitlines() or [""])[0]

@@ -103,16 +103,26 @@ def _is_fair(job: artifacts.Job) -> bool:
         job.manifest["stages"].get(f"train{flag}", {}).get("settings", {}) for flag in ("", " --no-ssl")
     )
     differ = [
-        f"{name} {without[name]} and {with_ssl[name]}"
+        name
         for name in sorted(with_ssl.keys() & without.keys() - {"ssl", "device", "threads"})
         if without[name] != with_ssl[name]
     ]
     if differ and all(job.has(file) for file in OPTIONAL):
+        said = [f"{name} {without[name]} and {with_ssl[name]}" for name in differ]
+        flags = "".join(_flag(name, with_ssl[name]) for name in differ)
         console.warn(
-            f"the model without SSL was trained with other settings ({', '.join(differ)}) and is left out; to compare "
-            f"run: ssl-recall train --no-ssl{job.flags}, then export-embeddings --no-ssl"
+            f"the model without SSL was trained with other settings ({', '.join(said)}) and is left out; to compare "
+            f"run: ssl-recall train --no-ssl{flags}{job.flags}, then export-embeddings --no-ssl"
         )
     return not differ
+
+
+def _flag(name: str, value: object) -> str:
+    """Write a setting as the flag that gives it."""
+    dashed = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f" --{dashed}" if value else f" --no-{dashed}"
+    return "".join(f" --{dashed} {one}" for one in (value if isinstance(value, list) else [value]))
 
 
 def _recalled(job: artifacts.Job, truth: Truth, k: int, *, baseline: bool) -> "dict[str, Tensor]":

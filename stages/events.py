@@ -1,5 +1,6 @@
 """The interactions: read, checked, set aside where they cannot be used, and split."""
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -59,7 +60,7 @@ def read(table: tables.Table, known: "Sides", settings: dict[str, Any]) -> Event
     item_to_item, queries = settings["queries_are_items"], known.queries.ids if known.queries else None
     asked = _asked(log) if item_to_item is None or (queries is None and not item_to_item) else named["query_id"]
     if item_to_item is None:
-        item_to_item = are_items(asked.alias(titles["query_id"]), items)
+        item_to_item = are_items(asked, items, titles["query_id"])
     if queries is None and item_to_item:
         queries = items.alias("query_id")
     if queries is not None:
@@ -85,8 +86,8 @@ def read(table: tables.Table, known: "Sides", settings: dict[str, Any]) -> Event
     return Events(merged, asking, quarantine, below, found.height - merged.height, item_to_item)
 
 
-def are_items(queries: "pl.Series", items: "pl.Series") -> bool:
-    """Guess whether the queries of a log are items, from their ids.
+def are_items(queries: "pl.Series", items: "pl.Series", title: str) -> bool:
+    """Guess whether the queries of a log are items, from their ids and the name of their column.
 
     Numbers from 1 on are users and items alike (MovieLens), so numbers count only where they are rare: where the items
     take less than a tenth of the numbers between their first and their last, or where the column is named for items.
@@ -99,7 +100,7 @@ def are_items(queries: "pl.Series", items: "pl.Series") -> bool:
     if int(tables.among(asked, items).sum()) < ITEM_TO_ITEM * len(asked):
         return False
     numbers = items.cast(pl.Int64, strict=False) if items.dtype != pl.UInt64 else items
-    if numbers.null_count() or "item" in queries.name.lower():
+    if numbers.null_count() or "item" in title.lower():
         return True
     return bool(len(items) < RARE * (int(numbers.max()) - int(numbers.min()) + 1))  # type: ignore[arg-type]
 
@@ -143,9 +144,11 @@ def _columns(
     ]
     if not all(present):
         problems.stop_if_any()
-    log = table.frame.select(pl.col(column).alias(name) for name, column in wanted.items())
+    log = table.frame.select(table.at(column).alias(name) for name, column in wanted.items())
     if settings["min_weight"] is not None and "weight" not in wanted:
         raise SettingsError("--min-weight needs --weight, the column that holds it", "NO_WEIGHT")
+    if settings["min_weight"] is not None and not math.isfinite(settings["min_weight"]):
+        raise SettingsError(f"--min-weight {settings['min_weight']} is no number to compare with", "WEIGHT")
     if "weight" in wanted:
         if not table.schema[wanted["weight"]].is_numeric():
             problems.add("WEIGHT", f"{wanted['weight']} is of type {table.schema[wanted['weight']]}, no number")
@@ -178,7 +181,8 @@ def _checked(log: tables.Table, titles: dict[str, str], settings: dict[str, Any]
     for name in ("query_id", "item_id"):
         if found.get(name, True):
             flag = f"--{name.replace('_', '-')}"
-            tables.check_ids(log.column(name).alias(titles[name]), flag, problems, unique=False)
+            counted = "the first is 0" if settings["min_weight"] is None else "counted from 0 at --min-weight or above"
+            tables.check_ids(log.column(name).alias(titles[name]), flag, problems, unique=False, counted=counted)
     if "timestamp" in titles:
         tables.check_times(times, problems)
     return int(found["rows"])
@@ -202,7 +206,7 @@ def _asked_as_text(log: tables.Table, items: "pl.Series", title: str, *, forced:
     if items.dtype != pl.String or not log.schema["query_id"].is_integer():
         return log
     texts = log.with_text("query_id")
-    return texts if forced or are_items(_asked(texts).alias(title), items) else log
+    return texts if forced or are_items(_asked(texts), items, title) else log
 
 
 def _asked(log: tables.Table) -> "pl.Series":

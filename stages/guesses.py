@@ -67,7 +67,7 @@ def of_tables(log: "pl.DataFrame", items: "pl.DataFrame", queries: "pl.DataFrame
         unusable[0] if unusable and not times else None,
         weight,
         least,
-        events.are_items(log[query_id].drop_nulls(), items[item_id]),
+        events.are_items(log[query_id].drop_nulls(), items[item_id], query_id),
         1.0 if queries is None else _share_among(log[query_id], queries[query_id]),
     )
 
@@ -156,6 +156,26 @@ def _holds_times(values: "pl.Series") -> bool:
         return False
     middle = float(values.cast(pl.Float64).drop_nulls().median() or 0.0)  # type: ignore[arg-type]
     return values.name.lower() in TIME_WORDS or any(3e8 * unit <= middle <= 5e9 * unit for unit in tables.UNITS)
+
+
+def of_no_time(values: "pl.Series") -> str:
+    """Say what keeps a column that is named for times from being one: its type, or the few texts that are no times."""
+    import polars as pl
+
+    plain = f"is of type {values.dtype}, which does not order the rows"
+    if values.dtype != pl.String:
+        return plain
+    for read in (values.str.to_datetime, values.str.to_date):
+        try:
+            bad = read(strict=False).is_null() & values.is_not_null()
+        except pl.exceptions.PolarsError:
+            continue
+        rows = bad.arg_true()
+        if 0 < len(rows) < len(values) / 2:
+            first = int(rows[0])
+            such = f"such as {values[first]!r} in row {first} (the first is 0)"
+            return f"holds {len(rows):,} values of {len(values):,} that are no times, {such}"
+    return plain
 
 
 def _query_id(log: "pl.DataFrame", item_id: str) -> str:

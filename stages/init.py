@@ -80,8 +80,8 @@ def init(
         file.write(("\n".join(lines) + "\n").encode())
     if found.unusable_time is not None:
         console.warn(
-            f"{found.unusable_time} is of type {log.schema[found.unusable_time]}, which does not order the rows: write "
-            "dates, datetimes or integers, or the split is by a hash and not by time"
+            f"{found.unusable_time} {guesses.of_no_time(log[found.unusable_time])}: write dates, "
+            "datetimes or integers, or the split is by a hash and not by time"
         )
     console.out.print(f"{output}: look over the guesses, then run: ssl-recall run --config {output}", soft_wrap=True)
 
@@ -100,7 +100,7 @@ def _columns(found: "guesses.Guesses", log: "pl.DataFrame") -> Iterator[str]:
     yield f"query_id = {_text(found.query_id)}{_without(log[found.query_id])}"
     yield f"item_id = {_text(found.item_id)}{_without(log[found.item_id])}"
     if found.unusable_time is not None:
-        why = f"of type {log.schema[found.unusable_time]}, which does not order the rows: the split is by a seeded hash"
+        why = f"{guesses.of_no_time(log[found.unusable_time])}: the split is by a seeded hash"
         yield f"# timestamp = {_text(found.unusable_time)}  # {why}"
     elif found.timestamp is None:
         yield '# timestamp = "..."  # no column of times found: the split is by a seeded hash of the pair'

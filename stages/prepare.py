@@ -84,8 +84,8 @@ def prepare(
         found = tables.scan_all(paths, {"query": query_id, "item": item_id})
         sides = catalogue.read(found, settings)
         log = events.read(found["interactions"], sides, settings)
-        _warn(log)
         sizes, taken = _write_split(job, log, sides.items.ids, settings)
+        _warn(log)
         encoded = catalogue.encode(sides, log.queries, taken, settings, shared=log.queries_are_items)
         job.write("quarantine.parquet", log.quarantine)
         below = log.below

@@ -10,9 +10,13 @@ SUFFIXES = (".parquet", *CSV)
 
 
 def files_of(path: Path) -> list[Path]:
-    """List what a path names: a file, the Parquet and CSV files of a folder, or those of a glob; sorted."""
+    """List what a path names: a file, the Parquet and CSV files of a folder, or those of a glob; sorted.
+
+    What begins with a dot or an underscore in a folder is a writer's own (`_temporary`, `.part-0.crc`), and no data.
+    """
     if path.is_dir():
-        return sorted(p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in SUFFIXES)
+        inside = ((p, p.relative_to(path).parts) for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+        return sorted(p for p, parts in inside if p.is_file() and not any(part[0] in "._" for part in parts))
     if path.exists():
         return [path]
     return sorted(p for p in Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))) if p.is_file())
@@ -34,5 +38,5 @@ def is_csv(path: Path) -> bool:
 def _near(path: Path) -> str:
     if not path.parent.is_dir():
         return f"; there is no folder {path.parent}"
-    close = difflib.get_close_matches(path.name, [p.name for p in path.parent.iterdir()], n=1)
+    close = difflib.get_close_matches(path.name, [p.name for p in path.parent.iterdir() if p != path], n=1)
     return f"; did you mean {path.with_name(close[0])}?" if close else ""

@@ -49,10 +49,7 @@ class Table:
 
     def select(self, *what: "str | pl.Expr", low: int = 0, rows: int | None = None) -> "pl.DataFrame":
         """Compute columns, or expressions of them, of all rows or a slice. Raises InputError for unreadable files."""
-        import polars as pl
-
-        exact = (pl.nth(self.schema.names().index(name)) if isinstance(name, str) else name for name in what)
-        frame = self.frame.select(exact)  # pl.col("*") would be every column
+        frame = self.frame.select(self.at(name) if isinstance(name, str) else name for name in what)
         return self.collect(frame if rows is None else frame.slice(low, rows))
 
     def collect(self, frame: "pl.LazyFrame") -> "pl.DataFrame":
@@ -63,6 +60,12 @@ class Table:
             return frame.collect(engine="streaming")
         except (pl.exceptions.PolarsError, ValueError) as error:
             raise _unreadable(self.path, error) from None
+
+    def at(self, name: str) -> "pl.Expr":
+        """Name a column by its place, for `pl.col("*")` would be every column."""
+        import polars as pl
+
+        return pl.nth(self.schema.names().index(name))
 
     def column(self, name: str) -> "pl.Series":
         """Read one column."""
@@ -85,9 +88,18 @@ def scan(path: Path, flag: str, ids: Sequence[str] = ()) -> Table:
     import polars as pl
 
     files = sources.needed(path, flag)
+    kinds = {sources.is_csv(file): file for file in files}
+    if len(kinds) > 1:
+        raise InputError(f"{path}: CSV and Parquet are mixed: {kinds[True]}, {kinds[False]}", "UNREADABLE")
+    if not kinds.get(True):
+        _same_columns(path, files)
     try:
-        frame = _csv(files, ids).lazy() if sources.is_csv(path) else pl.scan_parquet(files, glob=False)
-        frame = frame.with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String))
+        frame = _csv(files, ids).lazy() if kinds.get(True) else pl.scan_parquet(files, glob=False)
+        wide = [name for name in ("Int128", "UInt128") if hasattr(pl, name)]  # numpy and Arrow have neither
+        frame = frame.with_columns(
+            pl.col(pl.Categorical, pl.Enum).cast(pl.String),
+            pl.col(*(getattr(pl, name) for name in wide)).cast(pl.Int64),
+        )
         return Table(path, frame, frame.collect_schema())
     except (pl.exceptions.PolarsError, ValueError) as error:
         raise _unreadable(path, error) from None
@@ -104,10 +116,33 @@ def _csv(files: list[Path], ids: Sequence[str]) -> "pl.DataFrame":
     import polars as pl
 
     separator = _separator(files[0])
+    if len(files) > 1:  # a file of nothing but a header would make every column text
+        rows = (pl.scan_csv(file, separator=separator, infer_schema=False).head(1).collect().height for file in files)
+        files = [file for file, some in zip(files, rows, strict=True) if some] or files[:1]
     frame = pl.scan_csv(files, separator=separator, try_parse_dates=True, infer_schema_length=None).collect()
     doubtful = [c for c, dtype in frame.schema.items() if dtype.is_integer() or (c in ids and dtype != pl.String)]
     as_written = pl.scan_csv(files, separator=separator, infer_schema=False).select(doubtful).collect()
     return frame.with_columns(text for text in as_written if not is_whole(text))
+
+
+def _same_columns(path: Path, files: list[Path]) -> None:
+    """Hold Parquet files that are one table to the columns of the first. Raises InputError for one that differs."""
+    import polars as pl
+
+    first: dict[str, pl.DataType] = {}
+    for file in files:
+        try:
+            own = dict(pl.read_parquet_schema(file))
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise _unreadable(file, error) from None
+        first = first or own
+        for name in sorted(first.keys() | own.keys()):
+            if first.get(name) != own.get(name):
+                types = [f"of type {schema[name]}" if name in schema else "missing" for schema in (own, first)]
+                raise InputError(
+                    f"{path}: {name} is {types[0]} in {file} but {types[1]} in {files[0]}; write them alike",
+                    "UNREADABLE",
+                )
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
@@ -152,27 +187,31 @@ def need_column(columns: Collection[str], name: str, flag: str, problems: Proble
     return False
 
 
-def check_ids(ids: "pl.Series", flag: str, problems: Problems, *, unique: bool) -> None:
+def check_ids(
+    ids: "pl.Series", flag: str, problems: Problems, *, unique: bool, counted: str = "the first is 0"
+) -> None:
     """Note ids that are missing, blank, of a type that cannot name things, or (where unique) given twice."""
     import polars as pl
 
+    title, ids = ids.name, ids.alias("ids")  # polars takes a name such as ^a.*$ for a pattern
     if not may_name(ids.dtype):
-        problems.add("ID_TYPES", f"{ids.name} is of type {ids.dtype}; ids are text or integers (see {flag})")
+        problems.add("ID_TYPES", f"{title} is of type {ids.dtype}; ids are text or integers (see {flag})")
         return
     null = ids.is_null()
     if null.any():
-        problems.add("NULL_ID", f"{ids.name} is null in {_rows(null)}; remove these rows or give them an id")
+        problems.add("NULL_ID", f"{title} is null in {_rows(null)} ({counted}); remove these rows or give them an id")
     if ids.dtype == pl.String:
         blank = ids.str.strip_chars() == ""
         if blank.any():
             problems.add(
-                "EMPTY_ID", f"{ids.name} is empty or blank in {_rows(blank)}; remove these rows or give them an id"
+                "EMPTY_ID",
+                f"{title} is empty or blank in {_rows(blank)} ({counted}); remove these rows or give them an id",
             )
     if unique and (twice := ids.drop_nulls().filter(ids.drop_nulls().is_duplicated())).len():
         names = twice.unique().sort().head(EXAMPLES).to_list()
         rule = "DUP_" + flag.strip("-").replace("-", "_").upper()
         problems.add(
-            rule, f"{twice.n_unique():,} of the {ids.name} stand in several rows, such as {names}; keep one row of each"
+            rule, f"{twice.n_unique():,} of the {title} stand in several rows, such as {names}; keep one row of each"
         )
 
 
@@ -223,12 +262,13 @@ def check_times(times: "pl.Series", problems: Problems) -> None:
     """Note instants that cannot be ordered: mixed units, or the future. Nulls are the caller's to decide on."""
     import polars as pl
 
+    title, times = times.name, times.alias("times")
     known = times.drop_nulls()
     if not (times.dtype.is_integer() or isinstance(times.dtype, pl.Date | pl.Datetime)):
-        problems.add("TIME", f"{times.name} is of type {times.dtype}; a time is a date, a datetime or an integer")
+        problems.add("TIME", f"{title} is of type {times.dtype}; a time is a date, a datetime or an integer")
         return
     if not len(known):
-        problems.add("TIME", f"{times.name} is null in every row")
+        problems.add("TIME", f"{title} is null in every row")
         return
     span = f"from {known.min()!s} to {known.max()!s}"
     if times.dtype.is_integer():
@@ -236,14 +276,14 @@ def check_times(times: "pl.Series", problems: Problems) -> None:
         wide = known.cast(pl.Int64, strict=False)  # an int32 of seconds is compared with nanoseconds
         looks = [unit for unit in UNITS if wide.is_between(int(3e8) * unit, int(5e9) * unit).any()]
         if len(looks) > 1:
-            problems.add("TIME", f"{times.name} mixes {' and '.join(UNITS[unit] for unit in looks)}: {span}")
+            problems.add("TIME", f"{title} mixes {' and '.join(UNITS[unit] for unit in looks)}: {span}")
         elif looks and int(known.max()) > (now + DAY) * looks[0]:  # type: ignore[arg-type]
-            problems.add("TIME", f"{times.name} lies in the future: {span}")
+            problems.add("TIME", f"{title} lies in the future: {span}")
     elif (known.cast(pl.Datetime("us")).dt.epoch("s") > time.time() + DAY).any():
-        problems.add("TIME", f"{times.name} lies in the future: {span}")
+        problems.add("TIME", f"{title} lies in the future: {span}")
 
 
 def _rows(mask: "pl.Series") -> str:
     at = mask.fill_null(False).arg_true()
     shown = at.to_list() if len(at) <= EXAMPLES else [*at.head(EXAMPLES - 1).to_list(), at[-1]]
-    return f"{len(at):,} rows, such as {shown} (the first is 0)"
+    return f"{len(at):,} rows, such as {shown}"

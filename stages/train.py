@@ -132,12 +132,10 @@ def train(
         model = models.build(data.items, data.queries, job.read("features.parquet"), settings)
         bf16 = processor.takes_bf16(precision, place)
         curve, best = _fit(model, data, held_out, settings | {"bf16": bf16}, place, stage)
-        models.save(job, folder, model, settings, best)
-        job.write(f"{folder}training.parquet", _curve(curve, best))
-        recalls = ", ".join(f"{best[name]:.3f} {name.removeprefix('recall_')}" for name in SHOWN)
-        job.done(
-            f"{len(curve)} epochs{' in bf16' if bf16 else ''}, best {best['epoch']}: validation recall@{K} {recalls}"
-        )
+        rows = _curve(curve, best)
+        models.save(job, folder, model, settings, rows.filter(rows["best"]).drop("best").row(0, named=True))
+        job.write(f"{folder}training.parquet", rows)
+        job.done(f"{len(curve)} epochs{' in bf16' if bf16 else ''}, best {best['epoch']}: {_said(best)}")
 
 
 def load(job: artifacts.Job, settings: dict[str, Any]) -> tuple["TrainingData", "HeldOut"]:
@@ -232,6 +230,7 @@ def _fit(
             with average.applied():
                 recall = validation.recall(model, catalogue, asked, log, held_out, objective.history, K)
                 curve.append({"epoch": epoch, "steps": len(found), **training.mean_losses(found), **recall})
+                console.line(f"{title:<26} epoch {epoch}: {_said(curve[-1])}")
                 better = not best or curve[-1][figure] > best[figure]
                 if better:
                     best = curve[-1]
@@ -254,6 +253,12 @@ def objective_of(settings: dict[str, Any]) -> "Objective":
         )
     names = ("batch_size", "temperature", "further_negatives", "id_dropout", "history", "bf16")
     return Objective(**{name: settings[name] for name in names}, ssl=ssl)
+
+
+def _said(row: dict[str, Any]) -> str:
+    """Say an epoch's validation recall."""
+    recalls = ", ".join(f"{row[name]:.3f} {name.removeprefix('recall_')}" for name in SHOWN)
+    return f"validation recall@{K} {recalls}"
 
 
 def _curve(curve: list[dict[str, Any]], best: dict[str, Any]) -> "pl.DataFrame":

@@ -242,3 +242,10 @@ def test_a_pair_that_nobody_measured_is_refused() -> None:
 def test_an_empty_catalogue_is_refused() -> None:
     with pytest.raises(ValueError, match="no items"):
         pair_information(table(a=[], b=[]), "a", "b")
+
+
+def test_more_pairs_of_values_than_32_bits_can_number() -> None:
+    rows, fewer = 70_000, 40_000
+    frame = pl.DataFrame({"a": range(rows), "b": [n % fewer for n in range(rows)]}).cast(pl.Int32)
+    counts = np.bincount(np.arange(rows) % fewer)
+    assert pair_information(frame, "a", "b").mi == pytest.approx(-(counts / rows) @ np.log(counts / rows))

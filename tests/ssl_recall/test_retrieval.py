@@ -94,3 +94,17 @@ def test_most_popular_is_a_sort_by_count_without_the_known(counts: list[int], k:
     assert found.tolist() == expected
     plain = retrieval.most_popular(torch.tensor(counts), 2, k)
     assert plain.tolist() == [order[:k] + [-1] * (k - len(order[:k]))] * 2
+
+
+@pytest.mark.parametrize("items", [33, 64, 80, 100, 300])
+@pytest.mark.parametrize("k", [1, 3, 8, 20])
+def test_few_groups_are_a_full_sort_too(items: int, k: int) -> None:
+    source = torch.Generator().manual_seed(items)
+    queries, corpus = torch.randn(5, 4, generator=source), torch.randn(items, 4, generator=source)
+    found, _ = retrieval.top_k(queries, corpus, k)
+    assert found.tolist() == torch.argsort(queries @ corpus.T, dim=1, descending=True)[:, :k].tolist()
+
+
+def test_nobody_is_recalled_nothing() -> None:
+    nobody = (torch.zeros(1, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))
+    assert retrieval.most_popular(torch.tensor([1, 2]), 0, 2, nobody).shape == (0, 2)

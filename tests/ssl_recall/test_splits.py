@@ -34,6 +34,10 @@ def test_the_newest_are_held_out_by_hand() -> None:
     )
 
 
+def test_both_shares_are_of_all_rows() -> None:
+    assert Counter(by_time(list(range(100)), 0.2, 0.4)) == {"train": 40, "validation": 20, "test": 40}
+
+
 @given(st.lists(st.integers(0, 30), min_size=2, max_size=60), st.floats(0.0, 0.4), st.floats(0.0, 0.4))
 @few
 def test_no_future_is_on_an_earlier_side(times: list[int], validation: float, test: float) -> None:

@@ -137,7 +137,8 @@ def test_a_variant_is_drawn_alike_whatever_other_variants_there_are() -> None:
     assert [drawn(variant) for variant in range(5)][3] == alone
     assert len({drawn(variant) for variant in range(5)}) == 5
     blocks = {views.generator(7, variant, block).integers(2**62) for variant in range(5) for block in range(5)}
-    assert len(blocks) == 25
+    of_seed_features = {np.random.default_rng([7, cycle, 1]).integers(2**62) for cycle in range(5)}
+    assert len(blocks | of_seed_features) == 30
     assert views.random_mask(views.generator(8, 3), 50, 6, 0.5)[0].tobytes() != alone
 
 

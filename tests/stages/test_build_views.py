@@ -151,3 +151,20 @@ def test_a_catalogue_with_nothing_but_the_id_has_no_correlated_views(
         build_views(catalogue, transform=Transform.CORRELATED)
     build_views(catalogue, transform=Transform.COMPLEMENTARY)
     assert pl.read_parquet(catalogue / "views.parquet").height == 8 * N
+
+
+def test_every_block_of_items_has_draws_of_its_own(catalogue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compute_mi(catalogue)
+    monkeypatch.setattr(views, "BLOCK", 4)
+    settings = {"transform": Transform.RANDOM_MASK, "id_view": IdView.FEATURE, "value_dropout": 0.0}
+    build_views(catalogue, **settings, mask_rate=0.5, variants=3, seed=9)
+    kept = kept_features(catalogue)
+    for variant in range(3):
+        drawn = [
+            views.random_mask(views.generator(9, variant, block), size, K, 0.5) for block, size in ((0, 4), (1, 2))
+        ]
+        for side in range(2):
+            assert np.array_equal(kept[side][variant], np.concatenate([masks[side] for masks in drawn]))
+    stored = pl.read_parquet(catalogue / "views.parquet")
+    items = pl.read_parquet(catalogue / "items.parquet")["item_id"].to_list()
+    assert stored["item_id"].to_list() == [item for item in items for _ in range(3)]

@@ -186,14 +186,19 @@ def test_a_baseline_that_has_gone_is_spoken_of(run: Path, capsys: pytest.Capture
 def test_a_baseline_of_other_settings_is_left_out_and_spoken_of(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = json.loads((run / "manifest.json").read_text())
     for stage, width in (("train", 8), ("train --no-ssl", 64)):
-        entry = {"settings": {"width": width, "ssl": True, "ssl_weight": 1}, "inputs": {}}
+        own = {"width": width, "ssl": True, "ssl_weight": 1, "logq": width > 8, "hidden": [width, 8]}
+        entry = {"settings": own, "inputs": {}}
         manifest["stages"][stage] = entry | {"outputs": {f"{stage}.json": {"sha256": "x"}}, "version": "0"}
     (run / "manifest.json").write_text(json.dumps(manifest))
     evaluate(run, k=[5])
     output = capsys.readouterr()
-    assert "trained with other settings (width 64 and 8) and is left out" in output.err
+    said = (
+        "trained with other settings (hidden [64, 8] and [8, 8], logq True and False, width 64 and 8) and is left out"
+    )
+    assert said in output.err
+    assert f"train --no-ssl --hidden 8 --hidden 8 --no-logq --width 8 --run {run}, then" in output.err
     assert "no SSL" not in output.out
-    manifest["stages"]["train --no-ssl"]["settings"]["width"] = 8
+    manifest["stages"]["train --no-ssl"]["settings"] = manifest["stages"]["train"]["settings"]
     (run / "manifest.json").write_text(json.dumps(manifest))
     evaluate(run, k=[5], force=True)
     assert "no SSL" in capsys.readouterr().out

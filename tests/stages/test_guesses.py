@@ -79,6 +79,17 @@ def test_prepare_takes_every_guess(tmp_path: Path, csv: bool, monkeypatch: pytes
     assert {*pl.read_parquet("run/features.parquet").filter(side="item")["feature"]} == {"item_id", *used}
 
 
+def test_the_value_that_is_no_time_is_named() -> None:
+    days = [f"2024-01-{day:02}" for day in range(1, 21)]
+    for good in (days, [f"{day} 10:30:00" for day in days]):
+        bad = pl.Series("at", [*good[:7], "yesterday", None, *good[7:]])
+        assert guesses.of_no_time(bad) == (
+            "holds 1 values of 22 that are no times, such as 'yesterday' in row 7 (the first is 0)"
+        )
+    assert guesses.of_no_time(pl.Series("at", ["noon", "dusk"])).startswith("is of type String")
+    assert guesses.of_no_time(pl.Series("at", [1.5, 2.5])).startswith("is of type Float64")
+
+
 @pytest.mark.parametrize(
     ("name", "times", "unusable"),
     [
@@ -109,7 +120,7 @@ def test_a_datetime_goes_before_a_number() -> None:
 def test_a_time_that_cannot_be_used_is_named_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     settings(log(created_at=["2024-01-01"] * R), items())
-    assert '# timestamp = "created_at"  # of type String, which' in Path("ssl-recall.toml").read_text()
+    assert '# timestamp = "created_at"  # is of type String, which' in Path("ssl-recall.toml").read_text()
 
 
 @pytest.mark.parametrize("name", ["reader", "uid", "userId", "buyer"])
