@@ -67,13 +67,13 @@ def compute_mi(
         pairs, entropies = _known(known, prints)
         done = {frozenset((pair.feature_a, pair.feature_b)) for pair in pairs}
         todo = [pair for pair in combinations_with_replacement(codes, 2) if frozenset(pair) not in done]
-        with console.progress("compute-mi", len(todo) * frame.height) as advance:
+        with console.progress("compute-mi", len(todo), "pairs") as advance:
             cores = threads or os.cpu_count() or 1
             for pair in mutual_information.pair_information(
                 codes, todo, seed=seed, shuffles=shuffles, buckets=buckets, threads=cores
             ):
                 pairs.append(pair)
-                advance(frame.height)
+                advance(1)
         entropies |= {name: mutual_information.entropy(codes[name]) for name in codes.keys() - entropies.keys()}
         matrix = mutual_information.mutual_information_matrix(codes, pairs, entropies)
         matrix = matrix.with_columns(

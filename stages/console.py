@@ -29,7 +29,7 @@ def warn(message: str) -> None:
 
 
 @contextlib.contextmanager
-def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress(title: str, total: int, unit: str = "rows") -> Iterator[Callable[[int], None]]:
     """Show a bar with the rate and the time left on stderr; the value given advances it."""
     columns = (
         TextColumn("{task.description:<26}", markup=False),
@@ -43,6 +43,6 @@ def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
 
         def advance(count: int) -> None:
             speed = bar.tasks[0].finished_speed or bar.tasks[0].speed or 0.0
-            bar.update(task, advance=count, rate=f"{speed:,.0f} rows/s")
+            bar.update(task, advance=count, rate=f"{speed:,.0f} {unit}/s")
 
         yield advance

@@ -57,7 +57,10 @@ def notes(figures: Figures, names: list[str], k: int) -> Iterator[str]:
     pairs, items = figures[names[0], "all", "recall"]["n"], figures[names[0], "all", "coverage"]["n"]
     popular, own = (figures[name, "all", "recall"]["value"] for name in ("most-popular", "ssl"))
     if popular >= own:
-        yield "most popular is as good as the model, which has learned nothing or had nothing to learn from"
+        yield (
+            f"most popular recalls as much as the model or more ({popular:.3f}, {own:.3f}): too few steps, or a log in "
+            "which little but popularity is to be learned; smaller batches, more epochs and --history are what to try"
+        )
     if pairs < FEW:
         yield f"{pairs:,} test pairs are few: read the intervals, not the figures"
     if k > EASY * items:

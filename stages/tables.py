@@ -146,7 +146,9 @@ def _same_columns(path: Path, files: list[Path]) -> None:
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path}: cannot be read ({str(error).splitlines()[0]})", "UNREADABLE")
+    first = str(error).splitlines()[0]
+    hint = "; save it as UTF-8" if "utf-8" in first.lower() else ""
+    return InputError(f"{path}: cannot be read ({first}){hint}", "UNREADABLE")
 
 
 def _separator(file: Path) -> str:

@@ -189,7 +189,8 @@ def _warn_of_few_steps(rows: int, settings: dict[str, Any]) -> None:
     epochs = max(settings["epochs"], -(-2 * FEW // max(rows // size, 1)))
     console.warn(
         f"{rows:,} interactions are {steps} steps an epoch at --batch-size {settings['batch_size']}, "
-        f"{steps * settings['epochs']} in all: too few to learn from; try --batch-size {size} --epochs {epochs}"
+        f"{steps * settings['epochs']} in all: too few to learn from; try --batch-size {size} "
+        f"--epochs {epochs} --patience {max(settings['patience'], epochs // 4)}"
     )
 
 

@@ -180,6 +180,7 @@ def test_a_log_of_few_steps_is_warned_of_with_what_would_help(run: Path, capsys:
     rows = pl.read_parquet(run / "train.parquet").height
     error = capsys.readouterr().err
     assert f"{rows} interactions are 1 steps an epoch at --batch-size 64, 2 in all: too few to learn from" in error
+    assert "--patience " in error
     tried = re.search(r"try --batch-size (\d+) --epochs (\d+)", error)
     assert tried is not None
     assert (rows // int(tried[1])) * int(tried[2]) >= 1000
