@@ -27,7 +27,7 @@ class Feature:
     column: "Column"
     words: "pl.DataFrame"  # rows of vocabulary.parquet
     codes: "pl.Series"  # (N,) in the order of the ids
-    width: int  # of a dense one
+    width: int  # of a dense one, else 0
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def encode(
     """
     import polars as pl
 
-    from ssl_recall.features import FIRST, Kind
+    from ssl_recall.features import FIRST
 
     asking = _asking(sides, queries, shared=shared)
     if not settings["use_query_id"] and not asking.features:
@@ -169,7 +169,7 @@ def encode(
             "kind": str(one.kind),
             "vocabulary": one.vocabulary,
             "codes": FIRST + words[one.vocabulary].height,
-            "width": one.width if one.kind is Kind.DENSE else 0,
+            "width": one.width,
             "missing": _missing(one.codes),
         }
         for side, each in coded.items()
