@@ -95,7 +95,7 @@ def train_epoch(
 
 
 def ahead(items: Iterator[_T], depth: int = 2) -> Iterator[_T]:
-    """Give what an iterator gives, none of it None, made in a thread of its own up to `depth` before it is asked for."""
+    """Give what an iterator gives, nothing of it None, made in its own thread up to `depth` before it is asked for."""
     with ThreadPoolExecutor(1) as thread:
         upcoming = deque(thread.submit(next, items, None) for _ in range(depth))
         while (item := upcoming.popleft().result()) is not None:
