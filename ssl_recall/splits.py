@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 SIDES = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = range(3)
+LEFT_OUT = -1  # the place of a pair that is on no side
+_THINNED = 2**63  # tells the hash that thins from the one that splits
 
 
 def by_time(
@@ -45,14 +47,32 @@ def by_hash(
     seed: int,
 ) -> NDArray[np.int8]:  # (R,) places in SIDES
     """Draw a side for each pair from a hash of the pair and the seed: neither order nor machine nor version matter."""
-    query_rows, item_rows = pairs
-    inner = _mix(_hashes(items) + _mix(np.array([seed], np.uint64)))
-    mixed = _mix(_hashes(queries)[query_rows] + inner[item_rows])
-    place = (mixed >> np.uint64(11)) * 2.0**-53
+    place = _places(queries, items, pairs, seed)
     side = np.full(len(place), TRAIN, np.int8)
     side[place < test_share + validation_share] = VALIDATION
     side[place < test_share] = TEST
     return side
+
+
+def thinned(
+    queries: pl.Series,  # (Q,) distinct ids, text or integers
+    items: pl.Series,  # (N,)
+    pairs: tuple[NDArray[np.int32], NDArray[np.int32]],  # (R,) rows of the queries, (R,) rows of the items
+    share: float,
+    seed: int,
+) -> NDArray[np.bool_]:  # (R,) about this share of the pairs
+    """Draw pairs by a hash of their own, whatever their side: a smaller share's pairs are among a larger one's."""
+    return _places(queries, items, pairs, seed ^ _THINNED) < share
+
+
+def _places(
+    queries: pl.Series, items: pl.Series, pairs: tuple[NDArray[np.int32], NDArray[np.int32]], seed: int
+) -> NDArray[np.float64]:
+    """Give each pair a number of [0, 1) that depends on its two ids and the seed alone."""
+    query_rows, item_rows = pairs
+    inner = _mix(_hashes(items) + _mix(np.array([seed], np.uint64)))
+    mixed = _mix(_hashes(queries)[query_rows] + inner[item_rows])
+    return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def _hashes(ids: pl.Series) -> NDArray[np.uint64]:

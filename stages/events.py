@@ -106,7 +106,10 @@ def are_items(queries: "pl.Series", items: "pl.Series", title: str) -> bool:
 
 
 def split(found: Events, items: "pl.Series", settings: dict[str, Any]) -> "NDArray[np.int8]":
-    """Give each interaction its place in `splits.SIDES`: by time where there is one, else by a hash of the pair."""
+    """Give each interaction its place in `splits.SIDES`: by time where there is one, else by a hash of the pair.
+
+    Of those to train on a part may be left out.
+    """
     from ssl_recall import splits
 
     log = found.log
@@ -115,14 +118,17 @@ def split(found: Events, items: "pl.Series", settings: dict[str, Any]) -> "NDArr
     shares = settings["validation_share"], settings["test_share"]
     if sum(shares) >= 1:
         raise SettingsError(f"--validation-share and --test-share leave nothing to train on: {shares}", "SHARES")
+    pairs = log["query_index"].to_numpy(), log["item_index"].to_numpy()
     try:
         if "timestamp" in log.columns:
             side = splits.by_time(log["timestamp"], *shares)
         else:
-            pairs = log["query_index"].to_numpy(), log["item_index"].to_numpy()
             side = splits.by_hash(found.queries, items, pairs, *shares, settings["seed"])
     except ValueError as error:
         raise InputError(f"{error}; without --timestamp the split is by a hash of the pair", "TIME") from None
+    if settings["train_fraction"] < 1:
+        kept = splits.thinned(found.queries, items, pairs, settings["train_fraction"], settings["seed"])
+        side[(side == splits.TRAIN) & ~kept] = splits.LEFT_OUT
     if not (side == splits.TRAIN).any():
         raise InputError("no interactions are left to train on", "TOO_FEW")
     return side

@@ -65,10 +65,18 @@ def prepare(
     id_min_count: Annotated[int, typer.Option(min=1, help="Training interactions that earn an id vector.")] = 1,
     validation_share: Annotated[float, typer.Option(min=0.0, max=0.9, help="Share held out to pick the epoch.")] = 0.1,
     test_share: Annotated[float, typer.Option(min=0.0, max=0.9, help="Share held out to measure.")] = 0.1,
+    train_fraction: Annotated[
+        float,
+        typer.Option(
+            min=0.0, max=1.0, help="Train on about this share of what is not held out, to see what less data would do."
+        ),
+    ] = 1.0,
     max_unknown_share: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Refuse when more interactions name unknown items or queries.")
     ] = 0.5,
-    seed: Annotated[int, typer.Option(min=0, max=2**62, help="Of the split where there is no time.")] = 1,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**62, help="Of the split where there is no time, and of --train-fraction.")
+    ] = 1,
     force: artifacts.ForceOption = False,
 ) -> None:
     """Check the interactions and the catalogue, encode the features, split by time (or by a seeded hash of the pair).

@@ -75,6 +75,19 @@ def test_the_hash_keeps_each_pair_on_its_side_whatever_the_order() -> None:
     assert by_hash(frame.head(100), 0.1, 0.2, 1) == frame["side"].head(100).to_list()
 
 
+def test_what_is_thinned_depends_on_neither_side_nor_order() -> None:
+    frame = pairs(5000)
+    ids = [frame[name].unique().sort() for name in ("query_id", "item_id")]
+    rows = [np.searchsorted(own.to_numpy(), frame[own.name].to_numpy()).astype(np.int32) for own in ids]
+    kept = splits.thinned(ids[0], ids[1], (rows[0], rows[1]), 0.3, 1)
+    assert kept.mean() == pytest.approx(0.3, abs=0.026)  # four standard errors
+    other_way = splits.thinned(ids[0], ids[1], (rows[0][::-1], rows[1][::-1]), 0.3, 1)
+    assert np.array_equal(other_way[::-1], kept)
+    assert not np.array_equal(splits.thinned(ids[0], ids[1], (rows[0], rows[1]), 0.3, 2), kept)
+    side = splits.by_hash(ids[0], ids[1], (rows[0], rows[1]), 0.3, 0.3, 1)
+    assert [kept[side == number].mean() for number in range(3)] == pytest.approx([0.3] * 3, abs=0.05)
+
+
 def test_the_shares_are_about_those_asked_for() -> None:
     counts = Counter(by_hash(pairs(20_000), 0.1, 0.2, 3))
     assert counts["test"] == pytest.approx(4000, abs=230)  # four standard errors

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from stages.errors import InputError
 from stages.prepare import WRITES
 
 Prepared = Callable[..., dict[str, pl.DataFrame]]
@@ -244,6 +245,31 @@ def test_another_seed_splits_by_hash_another_way(prepared: Prepared) -> None:
     one, two = (prepared(log, CATALOGUE, seed=seed, folder=str(seed)) for seed in (1, 2))
     assert not one["test"].equals(two["test"])
     assert kept(one).sort("query_id").equals(kept(two).sort("query_id"))
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_a_fraction_of_the_training_data_leaves_what_is_held_out_alone(prepared: Prepared, timed: bool) -> None:
+    log = pl.DataFrame({"query_id": [f"u{n}" for n in range(600)], "item_id": list("abc") * 200, "t": range(600)})
+    settings: dict[str, Any] = {"timestamp": "t"} if timed else {}
+    found = {
+        share: prepared(log, CATALOGUE, **settings, train_fraction=share, folder=str(share))
+        for share in (0.2, 0.5, 1.0)
+    }
+    for name in ("validation", "test"):
+        ids = [one[name].select("query_id", "item_id").sort("query_id") for one in found.values()]
+        assert ids[0].equals(ids[1])
+        assert ids[0].equals(ids[2])
+    train = [set(one["train"]["query_id"]) for one in found.values()]
+    assert train[0] < train[1] < train[2]
+    assert len(train[0]) == pytest.approx(0.2 * len(train[2]), abs=35)  # four standard errors
+    words_of = found[0.2]["vocabulary"].filter(pl.col("vocabulary") == "query_id")["value"]
+    assert set(words_of) == train[0]  # an id that is left out earns no vector
+    assert found[0.2]["quarantine"].is_empty()
+
+
+def test_a_fraction_that_leaves_nothing_to_train_on_is_refused(prepared: Prepared) -> None:
+    with pytest.raises(InputError, match="no interactions are left to train on"):
+        prepared(LOG, CATALOGUE, train_fraction=0.0)
 
 
 def test_interactions_change_no_vocabulary_but_the_ids(prepared: Prepared) -> None:
