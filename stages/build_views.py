@@ -1,7 +1,8 @@
 """Build the pairs of corrupted views that the self-supervised task compares."""
 
+from collections.abc import Iterator
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     import polars as pl
     from numpy.typing import NDArray
 
+    from ssl_recall.features import EncodedTable
     from ssl_recall.views import Masks
 
 READS = ("items.parquet", "features.parquet", "mutual_information.parquet")
@@ -79,47 +81,57 @@ def build_views(
     Reads items, features and mutual_information; writes views.parquet: per item and variant one mask for each view, bit
     j (least significant first) set where the item's j-th value is kept. A variant has one seed feature (correlated).
     """
-    with artifacts.Job(run, "build-views", locals(), reads=READS, writes=WRITES, force=force) as job:
+    settings = locals()
+    with artifacts.Job(run, "build-views", settings, reads=READS, writes=WRITES, force=force) as job:
         if job.up_to_date:
             return
-        import polars as pl
-
-        from ssl_recall import features, views
-
-        ids = job.read("items.parquet", ["item_id"])["item_id"]
-        table = models.table(job, "items.parquet", job.read("features.parquet").filter(pl.col("side") == "item"))
-        hideable = [
-            name
-            for name, kind in zip(table.names, table.kinds, strict=True)
-            if kind != "id" or id_view == IdView.FEATURE
-        ]
-        similarity = None
-        if transform is Transform.CORRELATED:
-            similarity = _similarity(job.read("mutual_information.parquet"), hideable, measure)
-
-        seeds: list[int | None] = [None] * variants
-        if similarity is not None:
-            seeds = [views.seed_feature(seed, variant, len(hideable)) for variant in range(variants)]
-
-        def block(number: int) -> pl.DataFrame:
-            low, high = number * views.BLOCK, min((number + 1) * views.BLOCK, table.rows)
-            own, frames = features.rows_of(table, low, high), []
-            for variant, grown_from in enumerate(seeds):
-                rng = views.generator(seed, variant, number)
-                kept = _hide(transform, rng, own.rows, len(hideable), mask_rate, similarity, grown_from)
-                if len(hideable) < len(table.names):
-                    kept = _with_id(id_view, rng, kept)
-                masks = views.drop_values(rng, kept, own, value_dropout)
-                keep_a, keep_b = (views.pack(mask, own.offsets, len(table.names)) for mask in masks)
-                seed_name = None if grown_from is None else hideable[grown_from]
-                frames.append(_frame(ids[low:high], variant, seed_name, keep_a, keep_b))
-            return pl.concat(frames).sort("row", "variant").drop("row")
-
-        job.write_parts("views.parquet", map(block, range(max(-(-table.rows // views.BLOCK), 1))))
-        job.done(f"{table.rows:,} items, {len(hideable)} features, {variants} pairs of views, {transform}")
+        table = models.table(job, "items.parquet", job.read("features.parquet").filter(side="item"))
+        job.write_parts("views.parquet", drawn(job, table, settings))
+        features = len(_hideable(table, id_view))
+        job.done(f"{table.rows:,} items, {features} features, {variants} pairs of views, {transform}")
 
 
-def _similarity(matrix: "pl.DataFrame", hideable: list[str], measure: Measure) -> "NDArray[np.float64]":
+def drawn(job: artifacts.Job, table: "EncodedTable", settings: dict[str, Any]) -> "Iterator[pl.DataFrame]":
+    """Draw the views of the catalogue, which is this table, a block of items at a time, as views.parquet has them."""
+    import polars as pl
+
+    from ssl_recall import features, views
+
+    transform, id_view = Transform(settings["transform"]), IdView(settings["id_view"])
+    ids = job.read("items.parquet", ["item_id"])["item_id"]
+    hideable = _hideable(table, id_view)
+    similarity = None
+    if transform is Transform.CORRELATED:
+        similarity = _similarity(job.read("mutual_information.parquet"), hideable, settings["measure"])
+    seed, variants = settings["seed"], settings["variants"]
+    seeds: list[int | None] = [None] * variants
+    if similarity is not None:
+        seeds = [views.seed_feature(seed, variant, len(hideable)) for variant in range(variants)]
+
+    def block(number: int) -> pl.DataFrame:
+        low, high = number * views.BLOCK, min((number + 1) * views.BLOCK, table.rows)
+        own, frames = features.rows_of(table, low, high), []
+        for variant, grown_from in enumerate(seeds):
+            rng = views.generator(seed, variant, number)
+            kept = _hide(transform, rng, own.rows, len(hideable), settings["mask_rate"], similarity, grown_from)
+            if len(hideable) < len(table.names):
+                kept = _with_id(id_view, rng, kept)
+            masks = views.drop_values(rng, kept, own, settings["value_dropout"])
+            keep_a, keep_b = (views.pack(mask, own.offsets, len(table.names)) for mask in masks)
+            seed_name = None if grown_from is None else hideable[grown_from]
+            frames.append(_frame(ids[low:high], variant, seed_name, keep_a, keep_b))
+        return pl.concat(frames).sort("row", "variant").drop("row")
+
+    return map(block, range(max(-(-table.rows // views.BLOCK), 1)))
+
+
+def _hideable(table: "EncodedTable", id_view: IdView) -> list[str]:
+    """Name the features that the transform may hide: all of them, or all but the id."""
+    kinds = zip(table.names, table.kinds, strict=True)
+    return [name for name, kind in kinds if kind != "id" or id_view is IdView.FEATURE]
+
+
+def _similarity(matrix: "pl.DataFrame", hideable: list[str], measure: str) -> "NDArray[np.float64]":
     """Give the (K, K) measure of the features that can be hidden; refuse when there is none."""
     from ssl_recall import views
 

@@ -68,3 +68,11 @@ def _commands(ctx: typer.Context) -> dict[str, Any]:
 def _nearest(name: str, known: Any) -> str:
     close = difflib.get_close_matches(name, [str(k).replace("-", "_") for k in known], n=1, cutoff=0.4)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def flags(name: str, value: object) -> list[str]:
+    """Write a setting as the flags that give it: hidden, [64, 8] -> --hidden 64 --hidden 8."""
+    dashed = name.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{dashed}" if value else f"--no-{dashed}"]
+    return [part for one in (value if isinstance(value, list) else [value]) for part in (f"--{dashed}", str(one))]

@@ -30,7 +30,7 @@ def warn(message: str) -> None:
 
 @contextlib.contextmanager
 def progress(title: str, total: int, unit: str = "rows") -> Iterator[Callable[[int], None]]:
-    """Show a bar with the rate and the time left on stderr; the value given advances it."""
+    """Show a bar with the rate and the time left on stderr; the value given advances it. Without a title: nothing."""
     columns = (
         TextColumn("{task.description:<26}", markup=False),
         BarColumn(bar_width=30),
@@ -38,7 +38,7 @@ def progress(title: str, total: int, unit: str = "rows") -> Iterator[Callable[[i
         TextColumn("{task.fields[rate]}", markup=False),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+    with Progress(*columns, console=err, transient=True, disable=not (title and err.is_terminal)) as bar:
         task = bar.add_task(title, total=total, rate="")
 
         def advance(count: int) -> None:

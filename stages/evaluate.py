@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import artifacts, console, contract, metrics_table, models, processor
+from . import config as config_file
 from .errors import InputError
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def evaluate(
     with job:
         if not job.up_to_date:
             processor.use(threads, models.device_of("cpu"))
-            truth = _truth(job)
+            truth = truth_of(job)
             frame = _measure(truth, _recalled(job, truth, max(settings["k"]), baseline=_is_fair(job)), settings)
             job.write("metrics.parquet", frame)
             job.done(f"{len(truth.pair_items):,} test pairs of {len(truth.queries):,} queries")
@@ -76,7 +77,7 @@ def evaluate(
         metrics_table.show(frame, head_share)
 
 
-def _truth(job: artifacts.Job) -> Truth:
+def truth_of(job: artifacts.Job) -> Truth:
     """Read the held-out pairs and what came before them."""
     import polars as pl
     import torch
@@ -109,20 +110,12 @@ def _is_fair(job: artifacts.Job) -> bool:
     ]
     if differ and all(job.has(file) for file in OPTIONAL):
         said = [f"{name} {without[name]} and {with_ssl[name]}" for name in differ]
-        flags = "".join(_flag(name, with_ssl[name]) for name in differ)
+        flags = "".join(f" {flag}" for name in differ for flag in config_file.flags(name, with_ssl[name]))
         console.warn(
             f"the model without SSL was trained with other settings ({', '.join(said)}) and is left out; to compare "
             f"run: ssl-recall train --no-ssl{flags}{job.flags}, then export-embeddings --no-ssl"
         )
     return not differ
-
-
-def _flag(name: str, value: object) -> str:
-    """Write a setting as the flag that gives it."""
-    dashed = name.replace("_", "-")
-    if isinstance(value, bool):
-        return f" --{dashed}" if value else f" --no-{dashed}"
-    return "".join(f" --{dashed} {one}" for one in (value if isinstance(value, list) else [value]))
 
 
 def _recalled(job: artifacts.Job, truth: Truth, k: int, *, baseline: bool) -> "dict[str, Tensor]":

@@ -94,8 +94,6 @@ def _item_vectors(job: artifacts.Job, model: "TwoTower") -> "Iterator[pl.DataFra
 
 def _query_vectors(job: artifacts.Job, model: "TwoTower", history: int) -> "pl.DataFrame":
     """Embed every query as it stands before the test period."""
-    import polars as pl
-
     from ssl_recall import training
 
     place, described = model.embeddings.weight.device, job.read("features.parquet")
@@ -103,9 +101,7 @@ def _query_vectors(job: artifacts.Job, model: "TwoTower", history: int) -> "pl.D
     items = log = None
     if history:
         items = models.table(job, "items.parquet", described.filter(side="item")).to(place)
-        columns = ["query_index", "item_index", "timestamp"]
-        seen = pl.concat([job.read(name, columns) for name in ("train.parquet", "validation.parquet")])
-        log = models.log_of(seen, queries.rows).to(place)
+        log = models.log_before_test(job, queries.rows).to(place)
     vectors = training.embed_queries(model, queries, log, items, history)
     return _frame(job.read("queries.parquet", ["query_id"]), vectors)
 

@@ -99,6 +99,15 @@ def log_of(frame: "pl.DataFrame", query_count: int) -> "Interactions":
     )
 
 
+def log_before_test(job: artifacts.Job, query_count: int) -> "Interactions":
+    """Read what queries took up to the test period, with its times: the history that a test query is described by."""
+    import polars as pl
+
+    columns = ["query_index", "item_index", "timestamp"]
+    seen = [job.read(name, columns) for name in ("train.parquet", "validation.parquet")]
+    return log_of(pl.concat(seen), query_count)
+
+
 def build(
     items: "EncodedTable", queries: "EncodedTable", features: "pl.DataFrame", shape: dict[str, Any]
 ) -> "TwoTower":

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ssl_recall.steps import Objective, TrainingData
     from ssl_recall.towers import TwoTower
     from ssl_recall.validation import HeldOut
+    from ssl_recall.views import Packed
 
 READS = (
     "features.parquet",
@@ -115,9 +116,7 @@ def train(
     JSON) and training.parquet (the curve). The epoch with the best validation recall is kept. --no-ssl trains the same
     model without the self-supervised task, for comparison, into the sub-folder no-ssl/.
     """
-    settings = locals() | {"hidden": hidden or [256]}
-    if not ssl:  # what the model without SSL does not use cannot make it stale
-        settings = {name: value for name, value in settings.items() if not name.startswith("ssl_")}
+    settings = used(locals())
     folder = "" if ssl else contract.NO_SSL
     reads = (*READS, VIEWS) if ssl else READS
     writes = tuple(folder + name for name in WRITES)
@@ -127,18 +126,36 @@ def train(
             return
         place = models.device_of(device)
         processor.use(threads, place)
-        data, held_out = load(job, settings)
-        _warn_of_few_steps(len(data.log.items), settings)
-        model = models.build(data.items, data.queries, job.read("features.parquet"), settings)
         bf16 = processor.takes_bf16(precision, place)
-        curve, best = _fit(model, data, held_out, settings | {"bf16": bf16}, place, stage)
+        warn_of_few_steps(job.rows("train.parquet"), settings)
+        model, _, curve, best = fitted(job, settings | {"bf16": bf16}, place, stage)
         rows = _curve(curve, best)
         models.save(job, folder, model, settings, rows.filter(rows["best"]).drop("best").row(0, named=True))
         job.write(f"{folder}training.parquet", rows)
         job.done(f"{len(curve)} epochs{' in bf16' if bf16 else ''}, best {best['epoch']}: {_said(best)}")
 
 
-def load(job: artifacts.Job, settings: dict[str, Any]) -> tuple["TrainingData", "HeldOut"]:
+def used(settings: dict[str, Any]) -> dict[str, Any]:
+    """Keep what a model is trained with: what the one without SSL does not use cannot make it stale."""
+    settings = settings | {"hidden": list(settings["hidden"] or [256])}
+    return {name: value for name, value in settings.items() if settings["ssl"] or not name.startswith("ssl_")}
+
+
+def fitted(
+    job: artifacts.Job, settings: dict[str, Any], place: "torch.device", title: str, masks: "Packed | None" = None
+) -> tuple["TwoTower", "TrainingData", list[dict[str, Any]], dict[str, Any]]:
+    """Train a model in memory: it, with its best weights, what it learned from, the curve and its best epoch.
+
+    Takes the views given, or else those of the run folder. Without a title it says nothing.
+    """
+    data, held_out = load(job, settings, masks)
+    model = models.build(data.items, data.queries, job.read("features.parquet"), settings)
+    return model, data, *_fit(model, data, held_out, settings, place, title)
+
+
+def load(
+    job: artifacts.Job, settings: dict[str, Any], masks: "Packed | None" = None
+) -> tuple["TrainingData", "HeldOut"]:
     """Turn the artifacts into tensors."""
     import torch
 
@@ -155,8 +172,7 @@ def load(job: artifacts.Job, settings: dict[str, Any]) -> tuple["TrainingData", 
         raise InputError(f"train.parquet: {len(log.items)} interactions, two are the least to learn from", "TOO_FEW")
     popularity = job.read("popularity.parquet")
     log_p = popularity["log_p"].to_torch().float()
-    masks = None
-    if settings["ssl"]:
+    if settings["ssl"] and masks is None:
         stored = job.parts(VIEWS, ["variant", "keep_a", "keep_b"], 2**20)
         variants = job.rows(VIEWS) // max(items.rows, 1)
         masks = views.packed(stored, items.offsets, len(items.names), variants)
@@ -179,7 +195,7 @@ def load(job: artifacts.Job, settings: dict[str, Any]) -> tuple["TrainingData", 
     return steps.TrainingData(items, queries, log, corrected, pool, masks), sample
 
 
-def _warn_of_few_steps(rows: int, settings: dict[str, Any]) -> None:
+def warn_of_few_steps(rows: int, settings: dict[str, Any]) -> None:
     """Say when a small log leaves so few steps that nothing can be learned, and what would leave more."""
     steps = max(rows // settings["batch_size"], 1)
     if steps * settings["epochs"] >= FEW:
@@ -231,7 +247,8 @@ def _fit(
             with average.applied():
                 recall = validation.recall(model, catalogue, asked, log, held_out, objective.history, K)
                 curve.append({"epoch": epoch, "steps": len(found), **training.mean_losses(found), **recall})
-                console.line(f"{title:<26} epoch {epoch}: {_said(curve[-1])}")
+                if title:
+                    console.line(f"{title:<26} epoch {epoch}: {_said(curve[-1])}")
                 better = not best or curve[-1][figure] > best[figure]
                 if better:
                     best = curve[-1]
