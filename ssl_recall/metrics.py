@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 HEAD_SHARE = 0.1
+PAIRS = 2**16  # held-out pairs whose lists are looked at at a time
 
 
 def slices(counts: Tensor, head_share: float = HEAD_SHARE) -> dict[str, Tensor]:
@@ -28,6 +29,19 @@ def slices(counts: Tensor, head_share: float = HEAD_SHARE) -> dict[str, Tensor]:
 def hits(recalled: Tensor, pair_rows: Tensor, pair_items: Tensor) -> Tensor:
     """Mark where each held-out pair's item stands in its query's list: (Q, k), (P,), (P,) -> (P, k) bool."""
     return recalled[pair_rows] == pair_items[:, None]
+
+
+def ranks(
+    recalled: Tensor,  # (Q, k) item rows, the nearest first
+    pair_rows: Tensor,  # (P,) query rows
+    pair_items: Tensor,  # (P,)
+) -> Tensor:  # (P,) int32
+    """Give each held-out pair the place of its item in its query's list, from 1; 0 where it is not in it."""
+    places = []
+    for rows, items in zip(pair_rows.split(PAIRS), pair_items.split(PAIRS), strict=True):
+        found = hits(recalled, rows, items)
+        places.append(torch.where(found.any(1), found.int().argmax(1) + 1, 0).int())
+    return torch.cat(places)
 
 
 def pair_recall(found: Tensor, k: int) -> Tensor:
@@ -88,12 +102,34 @@ def bootstrap_intervals(
     The trials of one query depend on each other, so they are drawn together; one draw serves all columns. NaN where a
     column has no trials.
     """
-    queries, columns = sums.shape
+    return bootstrap_over_seeds(sums[None], trials, draws, source)
+
+
+def bootstrap_over_seeds(
+    sums: Tensor,  # (S, Q, C) float64: what each query adds under each seed of training to each numerator
+    trials: Tensor,  # (Q, C) float64: and to its denominator, the same under every seed
+    draws: int,
+    source: torch.Generator,
+) -> tuple[Tensor, Tensor]:  # (C,), (C,) float64
+    """Percentile bootstrap of the mean over seeds of sum(sums) / sum(trials), 95 %.
+
+    Every draw takes Q queries and S seeds with replacement, each on its own: another log would hold other queries,
+    another training would begin with other weights. With one seed only queries are drawn. Approximate: of few seeds
+    the bootstrap finds (S - 1) / S of their variance. NaN where a column has no trials.
+    """
+    seeds, queries, columns = sums.shape
     ratios = torch.empty(draws, columns, dtype=torch.float64)
     for part in torch.arange(draws).split(32):
-        drawn = torch.randint(queries, (len(part), queries), generator=source)
-        weights = torch.zeros(len(part), queries, dtype=torch.float64)
-        weights.scatter_add_(1, drawn, torch.ones_like(weights))
-        ratios[part] = (weights @ sums) / (weights @ trials)
+        weights = _times_drawn(len(part), queries, source)
+        shares = _times_drawn(len(part), seeds, source) / seeds if seeds > 1 else torch.ones(len(part), 1).double()
+        found = sum(share[:, None] * (weights @ own) for share, own in zip(shares.T, sums, strict=True))
+        ratios[part] = found / (weights @ trials)
     low, high = torch.nanquantile(ratios, torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
     return low, high
+
+
+def _times_drawn(draws: int, size: int, source: torch.Generator) -> Tensor:
+    """Draw `size` of as many with replacement: how often each was drawn, (draws, size) float64."""
+    drawn = torch.randint(size, (draws, size), generator=source)
+    times = torch.zeros(draws, size, dtype=torch.float64)
+    return times.scatter_add_(1, drawn, torch.ones_like(times))

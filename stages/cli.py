@@ -21,6 +21,8 @@ STAGES = (
     "train",
     "export-embeddings",
     "evaluate",
+    "tune",
+    "ablate",
     "run",
     "status",
 )

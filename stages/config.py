@@ -1,6 +1,7 @@
 """The settings file: one table a stage, the names of its flags; a key that no flag has is refused."""
 
 import difflib
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ import typer
 from .errors import SettingsError
 
 DEFAULT = Path("ssl-recall.toml")
+ARM_STAGES = ("build-views", "train")  # whose settings an arm, [ablate.arms.NAME], may change
+ARM_NAME = re.compile("[a-z0-9][a-z0-9-]*")
+OF_ABLATE = {"run", "config", "force", "seed", "threads"}  # but not these, which ablate and tune give to all arms
 
 
 def load(ctx: typer.Context, path: Path | None) -> Path | None:
@@ -23,24 +27,44 @@ def load(ctx: typer.Context, path: Path | None) -> Path | None:
     tables = {name for name, value in settings.items() if isinstance(value, dict)}
     for name in sorted(tables):
         if name.replace("_", "-") not in commands:
-            raise SettingsError(f"{path}: [{name}] is no stage" + _nearest(name, commands), "UNKNOWN_TABLE")
+            raise SettingsError(f"{path}: [{name}] is no stage" + nearest(name, commands), "UNKNOWN_TABLE")
         parameters = {str(parameter.name) for parameter in commands[name.replace("_", "-")].params}
         for key in settings[name]:
-            if key not in parameters:
+            if (name, key) == ("ablate", "arms"):
+                _check_arms(path, settings[name][key], commands)
+            elif key not in parameters:
                 raise SettingsError(
-                    f"{path}: [{name}] has no setting {key!r}" + _nearest(key, parameters), "UNKNOWN_KEY"
+                    f"{path}: [{name}] has no setting {key!r}" + nearest(key, parameters), "UNKNOWN_KEY"
                 )
     unknown = settings.keys() - tables - {"run"}
     if unknown:
         key = min(unknown)
-        raise SettingsError(
-            f"{path}: {key!r} stands outside a table" + _nearest(key, {"run", *commands}), "UNKNOWN_KEY"
-        )
+        raise SettingsError(f"{path}: {key!r} stands outside a table" + nearest(key, {"run", *commands}), "UNKNOWN_KEY")
     table = str(ctx.info_name).replace("-", "_")
     own = settings[table] if table in tables else {}
+    own = {key: value for key, value in own.items() if (table, key) != ("ablate", "arms")}
     shared = {"run": settings["run"]} if not isinstance(settings.get("run", {}), dict) else {}
     ctx.default_map = {**shared, **{key: _flag_value(value) for key, value in own.items()}}
     return path
+
+
+def arms(path: Path | None) -> dict[str, dict[str, Any]]:
+    """Give what the tables [ablate.arms.NAME] of a file that was loaded change: name -> setting -> value."""
+    return dict(read(path).get("ablate", {}).get("arms", {})) if path is not None else {}
+
+
+def _check_arms(path: Path, arms: Any, commands: dict[str, Any]) -> None:
+    """Refuse an arm with a setting that neither build-views nor train has, or with one that all arms share."""
+    stages = [commands[stage] for stage in ARM_STAGES if stage in commands]
+    parameters = {str(parameter.name) for stage in stages for parameter in stage.params} - OF_ABLATE
+    for name, changed in arms.items() if isinstance(arms, dict) else [("arms", arms)]:
+        if not isinstance(changed, dict) or not ARM_NAME.fullmatch(name):
+            text = f"{path}: [ablate.arms] {name} is no arm; write [ablate.arms.NAME], NAME of a-z, 0-9 and -"
+            raise SettingsError(text, "BAD_ARM")
+        for key in changed:
+            if key not in parameters:
+                text = f"{path}: [ablate.arms.{name}] has no setting {key!r}" + nearest(key, parameters)
+                raise SettingsError(text, "UNKNOWN_KEY")
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -65,8 +89,10 @@ def _commands(ctx: typer.Context) -> dict[str, Any]:
     return dict(getattr(root, "commands", {})) or {str(ctx.info_name): root}
 
 
-def _nearest(name: str, known: Any) -> str:
-    close = difflib.get_close_matches(name, [str(k).replace("-", "_") for k in known], n=1, cutoff=0.4)
+def nearest(name: str, known: Any, *, dashes: bool = False) -> str:
+    """Ask whether a name that is known was meant, where one is like it."""
+    names = [str(k) if dashes else str(k).replace("-", "_") for k in known]
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 

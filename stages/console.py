@@ -43,6 +43,6 @@ def progress(title: str, total: int, unit: str = "rows") -> Iterator[Callable[[i
 
         def advance(count: int) -> None:
             speed = bar.tasks[0].finished_speed or bar.tasks[0].speed or 0.0
-            bar.update(task, advance=count, rate=f"{speed:,.0f} {unit}/s")
+            bar.update(task, advance=count, rate=f"{speed:,.{0 if speed >= 10 else 2}f} {unit}/s")
 
         yield advance

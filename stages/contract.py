@@ -28,7 +28,7 @@ _PAIRS = {
 CONTRACT: dict[str, Artifact] = {
     "features.parquet": Artifact(
         "prepare",
-        ("compute-mi", "build-views", "show-views", "train", "export-embeddings"),
+        ("compute-mi", "build-views", "show-views", "train", "export-embeddings", "tune", "ablate"),
         {
             "side": "string",
             "feature": "string",
@@ -53,17 +53,28 @@ CONTRACT: dict[str, Artifact] = {
     ),
     "items.parquet": Artifact(
         "prepare",
-        ("compute-popularity", "compute-mi", "build-views", "show-views", "train", "export-embeddings"),
+        (
+            "compute-popularity",
+            "compute-mi",
+            "build-views",
+            "show-views",
+            "train",
+            "export-embeddings",
+            "tune",
+            "ablate",
+        ),
         {"item_id": "id", "<feature>": "as came", "<feature>__code": "code"},
     ),
     "queries.parquet": Artifact(
         "prepare",
-        ("train", "export-embeddings"),
+        ("train", "export-embeddings", "tune", "ablate"),
         {"query_id": "id", "<feature>": "as came", "<feature>__code": "code"},
     ),
-    "train.parquet": Artifact("prepare", ("compute-popularity", "train", "export-embeddings", "evaluate"), _PAIRS),
-    "validation.parquet": Artifact("prepare", ("train", "export-embeddings", "evaluate"), _PAIRS),
-    "test.parquet": Artifact("prepare", ("evaluate",), _PAIRS),
+    "train.parquet": Artifact(
+        "prepare", ("compute-popularity", "train", "export-embeddings", "evaluate", "tune", "ablate"), _PAIRS
+    ),
+    "validation.parquet": Artifact("prepare", ("train", "export-embeddings", "evaluate", "tune", "ablate"), _PAIRS),
+    "test.parquet": Artifact("prepare", ("evaluate", "ablate"), _PAIRS),
     "quarantine.parquet": Artifact(
         "prepare",
         (),
@@ -71,12 +82,12 @@ CONTRACT: dict[str, Artifact] = {
     ),
     "popularity.parquet": Artifact(
         "compute-popularity",
-        ("train", "evaluate"),
+        ("train", "evaluate", "tune", "ablate"),
         {"item_id": "id", "count": "int64", "p": "float64", "log_p": "float64"},
     ),
     "mutual_information.parquet": Artifact(
         "compute-mi",
-        ("build-views",),
+        ("build-views", "tune", "ablate"),
         {
             "feature_a": "string",
             "feature_b": "string",
@@ -134,11 +145,46 @@ CONTRACT: dict[str, Artifact] = {
             "n": "int64",
         },
     ),
+    "tuning.parquet": Artifact(
+        "tune",
+        ("ablate",),
+        {
+            "arm": "string",
+            "trial": "int32",
+            "settings": "string",
+            "value": "float64",
+            "recall": "float64",
+            "recall_head": "float64",
+            "recall_tail": "float64",
+            "recall_cold": "float64",
+            "epochs": "int32",
+            "seconds": "float64",
+            "best": "bool",
+        },
+    ),
+    "ablation.parquet": Artifact(
+        "ablate",
+        (),
+        {
+            "arm": "string",
+            "slice": "string",
+            "metric": "string",
+            "k": "int32",
+            "value": "float64",
+            "std": "float64",
+            "difference": "float64",
+            "low": "float64",
+            "high": "float64",
+            "seeds": "int32",
+            "n": "int64",
+        },
+    ),
 }
 
 WRITER = {name: artifact.writer for name, artifact in CONTRACT.items()} | {
     "model/weights.safetensors": "train",
     "model/model.json": "train",
+    "ablation.md": "ablate",
 }
 
 NO_SSL = "no-ssl/"  # the sub-folder of the model trained without SSL for comparison

@@ -132,7 +132,7 @@ def train(
         rows = _curve(curve, best)
         models.save(job, folder, model, settings, rows.filter(rows["best"]).drop("best").row(0, named=True))
         job.write(f"{folder}training.parquet", rows)
-        job.done(f"{len(curve)} epochs{' in bf16' if bf16 else ''}, best {best['epoch']}: {_said(best)}")
+        job.done(f"{len(curve)} epochs{' in bf16' if bf16 else ''}, best {best['epoch']}: {said(best)}")
 
 
 def used(settings: dict[str, Any]) -> dict[str, Any]:
@@ -248,7 +248,7 @@ def _fit(
                 recall = validation.recall(model, catalogue, asked, log, held_out, objective.history, K)
                 curve.append({"epoch": epoch, "steps": len(found), **training.mean_losses(found), **recall})
                 if title:
-                    console.line(f"{title:<26} epoch {epoch}: {_said(curve[-1])}")
+                    console.line(f"{title:<26} epoch {epoch}: {said(curve[-1])}")
                 better = not best or curve[-1][figure] > best[figure]
                 if better:
                     best = curve[-1]
@@ -273,7 +273,7 @@ def objective_of(settings: dict[str, Any]) -> "Objective":
     return Objective(**{name: settings[name] for name in names}, ssl=ssl)
 
 
-def _said(row: dict[str, Any]) -> str:
+def said(row: dict[str, Any]) -> str:
     """Say an epoch's validation recall."""
     recalls = ", ".join(f"{row[name]:.3f} {name.removeprefix('recall_')}" for name in SHOWN)
     return f"validation recall@{K} {recalls}"

@@ -30,7 +30,13 @@ TYPES = {
 
 
 def test_the_readme_names_every_file_and_no_other() -> None:
-    assert list(sections()) == [*CONTRACT, "model/weights.safetensors", "model/model.json", "manifest.json"]
+    assert list(sections()) == [
+        *CONTRACT,
+        "model/weights.safetensors",
+        "model/model.json",
+        "ablation.md",
+        "manifest.json",
+    ]
 
 
 @pytest.mark.parametrize("name", CONTRACT)
@@ -93,7 +99,7 @@ def test_every_artifact_is_parquet_and_every_column_has_a_name() -> None:
         assert name.endswith(".parquet")
         assert artifact.writer not in artifact.readers
         assert all(re.fullmatch(r"[a-z0-9_]+|\[[a-z_]+\]|<feature>(__code)?", column) for column in artifact.columns)
-    assert contract.WRITER.keys() - CONTRACT.keys() == {"model/weights.safetensors", "model/model.json"}
+    assert contract.WRITER.keys() - CONTRACT.keys() == {"model/weights.safetensors", "model/model.json", "ablation.md"}
 
 
 def texts(module: Path) -> set[str]:

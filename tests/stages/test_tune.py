@@ -1,0 +1,151 @@
+"""tune: an equal number of trials for each arm, on the validation alone, which a later call goes on with."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import optuna
+import polars as pl
+import pytest
+
+from stages import tune as stage
+from stages.artifacts import Job
+from stages.errors import InputError, SettingsError
+
+from .test_ablate import ablate, about, append
+
+
+def tune(*flags: str) -> str:
+    return ablate(*flags, command="tune")
+
+
+def rows(folder: Path, arm: str) -> list[dict[str, Any]]:
+    found = pl.read_parquet(folder / "run" / "tuning.parquet").filter(arm=arm).drop("seconds")
+    return list(found.iter_rows(named=True))
+
+
+def test_each_arm_has_its_trials_and_the_first_is_the_settings_file_s(shop: Path) -> None:
+    (shop / "run" / "test.parquet").unlink()  # nobody looks at it
+    said = tune("--trials", "3")
+    assert said.count(" trial ") == 6
+    for arm, ssl in (("no-ssl", False), ("random-mask", True)):
+        found = rows(shop, arm)
+        assert [row["trial"] for row in found] == [0, 1, 2]
+        settings = [json.loads(row["settings"]) for row in found]
+        own = {"batch_size": 32, "embedding_width": 8, "temperature": 0.05, "further_negatives": 16}
+        assert own.items() <= settings[0].items()  # no choice of the search space holds 8 or 16
+        assert ("mask_rate" in settings[0]) == ssl
+        assert all(one.keys() == settings[0].keys() for one in settings)
+        best = [row for row in found if row["best"]]
+        assert len(best) == 1
+        assert best[0]["value"] == max(row["value"] for row in found) >= found[0]["value"]
+        sides = [best[0]["recall_head"], best[0]["recall_tail"]]
+        assert best[0]["value"] == pytest.approx(sum(sides) / 2)
+
+
+def test_a_search_in_two_calls_is_one_in_a_single_call(shop: Path) -> None:
+    tune("--arm", "no-ssl", "--trials", "2")
+    said = tune("--arm", "no-ssl", "--trials", "2")
+    assert "up to date" in said
+    assert " trial " not in said
+    assert tune("--arm", "no-ssl", "--trials", "4").count(" trial ") == 2
+    assert " trial " not in tune("--arm", "no-ssl", "--trials", "3")  # fewer than there are
+    in_parts = rows(shop, "no-ssl")
+    assert tune("--arm", "no-ssl", "--trials", "4", "--force").count(" trial ") == 4
+    assert rows(shop, "no-ssl") == in_parts
+
+
+def test_what_was_stopped_in_the_middle_is_not_counted(shop: Path) -> None:
+    tune("--arm", "no-ssl", "--trials", "4")
+    whole = rows(shop, "no-ssl")
+    tune("--arm", "no-ssl", "--trials", "2", "--force")
+    path = shop / "run" / "tuning" / "no-ssl.journal"
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
+    (summary,) = optuna.get_all_study_summaries(storage)
+    optuna.load_study(study_name=summary.study_name, storage=storage).ask()
+    with path.open("ab") as file:
+        file.write(b'{"op_code":')
+    path.with_name("no-ssl.journal.lock").symlink_to(path)
+    assert tune("--arm", "no-ssl", "--trials", "4").count(" trial ") == 2
+    assert rows(shop, "no-ssl") == whole
+
+
+def test_workers_share_the_trials_out(shop: Path) -> None:
+    tune("--arm", "random-mask", "--trials", "3", "--jobs", "2", "--seeds", "2")
+    found = rows(shop, "random-mask")
+    assert [row["trial"] for row in found] == [0, 1, 2]
+    assert found[0]["epochs"] == 4  # two seeds of two
+    assert len({row["settings"] for row in found}) == 3
+
+
+def test_other_settings_begin_afresh_and_an_arm_that_is_not_asked_for_stays(shop: Path) -> None:
+    tune("--trials", "2")
+    kept = rows(shop, "no-ssl")
+    append(shop, "\n[ablate.arms.random-mask]\nvariants = 3\n")
+    assert tune("--arm", "random-mask", "--trials", "2").count(" trial ") == 2
+    assert rows(shop, "no-ssl") == kept
+    assert len(rows(shop, "random-mask")) == 2
+    append(shop, "\n[evaluate]\nk = [5]\n")
+    assert "up to date" in tune("--arm", "random-mask", "--trials", "2")
+
+
+def test_a_trial_whose_loss_is_no_number_has_failed(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(stage.SPACE, "learning_rate", {"low": 1e29, "high": 1e30, "log": True})
+    said = tune("--arm", "no-ssl", "--trials", "3")
+    assert said.count("failed, the loss is no number") == 2
+    found = rows(shop, "no-ssl")
+    assert [row["value"] is None for row in found] == [False, True, True]
+    assert [row["best"] for row in found] == [True, False, False]
+    assert "up to date" in tune("--arm", "no-ssl", "--trials", "3")
+
+
+def test_ablate_takes_the_best_trial_but_for_what_makes_the_arm(shop: Path) -> None:
+    tune("--trials", "2", "--arm", "random-mask", "--arm", "no-ssl")
+    path = shop / "run" / "tuning.parquet"
+    best = pl.read_parquet(path).filter(pl.col("best"), pl.col("arm") == "random-mask")
+    settings = json.loads(best["settings"][0])
+    flags = ("--arm", "random-mask", "--arm", "correlated", "--seeds", "1", "--k", "3")
+    said = ablate(*flags)
+    assert "correlated: not tuned, the others are" in said
+    told = about(shop, "random-mask")
+    assert settings.items() <= (told["train"] | told["views"]).items()
+    assert "Tuned: no-ssl, random-mask." in (shop / "run" / "ablation.md").read_text()
+    ablate(*flags, "--no-tuned")
+    assert about(shop, "random-mask")["train"]["embedding_width"] == 8
+    assert "Tuned: none." in (shop / "run" / "ablation.md").read_text()
+    append(shop, "\n[ablate.arms.random-mask]\ntemperature = 0.07\n")
+    ablate(*flags)
+    told = about(shop, "random-mask")
+    assert told["train"]["temperature"] == 0.07
+    assert told["train"]["learning_rate"] == settings["learning_rate"]
+
+
+def test_a_slice_that_is_not_held_out_cannot_be_selected_on(shop: Path) -> None:
+    run = shop / "run"
+    counts = pl.read_parquet(run / "popularity.parquet")["count"]
+    held = pl.read_parquet(run / "validation.parquet")
+    held = held.filter(counts.gather(held["item_index"]) > 0)
+    names = ("items", "features", "vocabulary", "queries", "train", "test")
+    tables = {name: pl.read_parquet(run / f"{name}.parquet") for name in names} | {"validation": held}
+    with Job(run, "prepare", {}, writes=[f"{name}.parquet" for name in tables], force=True) as job:
+        for name, frame in tables.items():
+            job.write(f"{name}.parquet", frame)
+    for command in ("compute-popularity", "compute-mi"):
+        ablate(command=command)
+    with pytest.raises(InputError, match="holds nothing of cold out"):
+        tune("--trials", "1", "--select-on", "cold", "--arm", "no-ssl")
+
+
+def test_without_optuna_the_way_out_is_named(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(SettingsError, match=r"NO_OPTUNA: tune needs Optuna; run: pip install 'ssl-recall\[tune\]'"):
+        tune()
+
+
+@pytest.mark.parametrize(
+    ("made_of", "value", "expected"),
+    [({"choices": (256, 512)}, 300, 256), ({"low": 0.1, "high": 0.5}, 0.7, 0.5), ({"low": 0.1, "high": 0.5}, 0.2, 0.2)],
+)
+def test_the_nearest_that_the_space_holds(made_of: dict[str, Any], value: float, expected: float) -> None:
+    assert stage.nearest(made_of, value) == expected
