@@ -11,6 +11,7 @@ import pytest
 
 from stages import tune as stage
 from stages.artifacts import Job
+from stages.contract import CONTRACT
 from stages.errors import InputError, SettingsError
 
 from .test_ablate import ablate, about, append
@@ -119,6 +120,18 @@ def test_ablate_takes_the_best_trial_but_for_what_makes_the_arm(shop: Path) -> N
     told = about(shop, "random-mask")
     assert told["train"]["temperature"] == 0.07
     assert told["train"]["learning_rate"] == settings["learning_rate"]
+
+
+def test_both_commands_keep_to_the_contract(shop: Path) -> None:
+    tune("--trials", "1", "--arm", "no-ssl")
+    ablate("--arm", "random-mask", "--seeds", "1", "--k", "3")
+    kinds = {"string": pl.String, "bool": pl.Boolean, "int32": pl.Int32, "int64": pl.Int64, "float64": pl.Float64}
+    for name in ("tuning.parquet", "ablation.parquet"):
+        schema = pl.read_parquet_schema(shop / "run" / name)
+        assert list(schema.items()) == [(column, kinds[kind]) for column, kind in CONTRACT[name].columns.items()]
+    stages = json.loads((shop / "run" / "manifest.json").read_text())["stages"]
+    for command in ("tune", "ablate"):
+        assert stages[command]["inputs"].keys() == {n for n, file in CONTRACT.items() if command in file.readers}
 
 
 def test_a_slice_that_is_not_held_out_cannot_be_selected_on(shop: Path) -> None:
