@@ -127,6 +127,17 @@ def join(parts: Sequence[Bags]) -> Bags:
     return Bags(codes, lengths, dense)
 
 
+def select(bags: Bags, features: int, places: Sequence[int | None]) -> Bags:
+    """Take some of K features in another order, (B * K,) bags to (B * len(places),); None is missing everywhere."""
+    codes = torch.cat([bags.codes, bags.codes.new_full((1,), DEFAULT)])
+    missing = len(bags.codes)
+    starts, lengths = bags.starts.view(-1, features), bags.lengths.view(-1, features)
+    picked = torch.tensor([features if place is None else place for place in places])
+    starts = torch.cat([starts, starts.new_full((len(starts), 1), missing)], 1)[:, picked].reshape(-1)
+    lengths = torch.cat([lengths, lengths.new_ones(len(lengths), 1)], 1)[:, picked].reshape(-1)
+    return Bags(codes[ranges(starts, lengths)], lengths, bags.dense)
+
+
 def hide(bags: Bags, keep: Tensor) -> Bags:
     """Drop the values that a view does not keep, keep is (R,) bool; a bag that loses all of them holds the default."""
     bag = torch.repeat_interleave(torch.arange(len(bags.lengths), device=keep.device), bags.lengths)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from . import batches
 from .blockwise import Pairs
-from .features import DEFAULT, Bags, EncodedTable, Kind, bags_of, hide, join, ranges
+from .features import DEFAULT, Bags, EncodedTable, Kind, bags_of, hide, join, ranges, select
 from .pooling import Pooling, pooling
 from .towers import TwoTower
 from .views import Packed
@@ -38,6 +38,8 @@ class SelfSupervision:
     batch_size: int  # M
     temperature: float
     shared_seed: bool  # one variant of views, hence one seed feature, for the whole batch
+    neighbour_weight: float = 0.0  # of the loss between an item and its neighbour, beside that between two views
+    warm_up: int = 0  # steps of this task alone, before the first epoch
 
 
 @dataclass(frozen=True)
@@ -50,22 +52,27 @@ class Objective:
     id_dropout: float  # share of ids hidden
     history: int  # items, 0 for none
     ssl: SelfSupervision | None
+    feature_dropout: float = 0.0  # share of the candidates' features hidden, ids aside
     bf16: bool = False  # the towers' matrix products
 
 
 @dataclass(frozen=True)
 class Step:
-    """B queries, the C distinct items among the B + U candidates, and two views each of M items."""
+    """B queries, the C distinct items among the B + U candidates, two views each of M items, H items with a neighbour.
 
-    queries: Bags  # B rows
+    B and C are 0 in a step of the self-supervised task alone.
+    """
+
+    queries: Bags  # B rows; then the H items, where the query tower takes their features
     past: Bags | None  # B rows, what each query took before
-    items: Bags  # C rows of candidates, M of view a, M of view b
+    items: Bags  # C rows of candidates, M of view a, M of view b; H items, where it does not; H neighbours
     pooling: Pooling  # of the bags of all three, in this order
     own: Tensor  # (B,) int64, the candidate that is the query's positive
     log_q: Tensor  # (C,) float32
     times: Tensor  # (C,) float32, how many of the B + U candidates are this item
     known: Pairs  # (query, candidate) that are no negatives
     same: Pairs | None  # rows of the M that are one item; None without self-supervision
+    alike: Pairs | None  # (item, neighbour) of the H that are no negatives; None without neighbours
 
     def to(self, device: torch.device) -> "Step":
         """Move everything to a device."""
@@ -80,6 +87,7 @@ class Planner:
         assert objective.ssl is None or data.views is not None, "self-supervision needs views"
         self.data, self.objective, self.seed = data, objective, seed
         self.starts = [starts.cpu() for starts in (model.query.starts, model.query.past_start, model.item.starts)]
+        self.as_query = _as_query(data.items, data.queries) if objective.history == 0 else None
         self._column_of = torch.full((2 * data.items.rows,), -1, dtype=torch.int64)
 
     def epoch(self, epoch: int) -> Iterator[Step]:
@@ -89,12 +97,17 @@ class Planner:
         for step in range(len(order) // size):
             yield self.step(order[step * size : (step + 1) * size], epoch, step)
 
+    def warm_up(self) -> Iterator[Step]:
+        """Plan the steps of the self-supervised task alone that come before the first epoch."""
+        for step in range(self.objective.ssl.warm_up if self.objective.ssl is not None else 0):
+            yield self.step(torch.zeros(0, dtype=torch.int64), batches.WARM_UP, step)
+
     def step(self, rows: Tensor, epoch: int, step: int) -> Step:
-        """Plan the step that trains on these interactions: (B,) rows of the log."""
+        """Plan the step that trains on these interactions: (B,) rows of the log; on none, without the main task."""
         data, objective, key = self.data, self.objective, (self.seed, epoch, step)
         log, source = data.log, batches.generator(*key, batches.ID_DROPOUT)
         query_ids, drawn = log.queries.index_select(0, rows).long(), log.items.index_select(0, rows).long()
-        if objective.further_negatives and data.negatives is not None:
+        if objective.further_negatives and data.negatives is not None and len(rows):
             drawn = torch.cat([drawn, data.negatives.draw(objective.further_negatives, key)])
         new_queries, new_items = (
             torch.rand(len(ids), generator=source) < objective.id_dropout for ids in (rows, drawn)
@@ -102,32 +115,47 @@ class Planner:
         # an item that stands there with its id and without it is two candidates
         candidates, column, times = (2 * drawn + new_items).unique(return_inverse=True, return_counts=True)
         own, item_ids, nameless = column[: len(rows)], candidates // 2, candidates % 2 > 0
-        queries = hide_ids(bags_of(data.queries, query_ids), data.queries, new_queries)
+        queries = [hide_ids(bags_of(data.queries, query_ids), data.queries, new_queries)]
         items = [hide_ids(bags_of(data.items, item_ids), data.items, nameless)]
+        if objective.feature_dropout:
+            hidden = batches.generator(*key, batches.FEATURE_DROPOUT)
+            items = [drop_features(items[0], data.items, objective.feature_dropout, hidden)]
         past = None
         if objective.history:
             past = batches.history_bags(log.items, *log.past(rows), objective.history, data.items)
-        same = None
+        same = alike = None
         if objective.ssl is not None and data.views is not None:
-            settings, variants = objective.ssl, data.views.variants
+            settings, views = objective.ssl, data.views
             ids, variant = batches.ssl_draw(
-                data.items.rows, settings.batch_size, variants, key, shared_seed=settings.shared_seed
+                data.items.rows, settings.batch_size, views.variants, key, shared_seed=settings.shared_seed
             )
-            items += view_pair(data.items, data.views, ids, variant)
-            same = pairs_of_equal(ids)
-        parts = [(queries, self.starts[0]), *([(past, self.starts[1])] if past else []), (join(items), self.starts[2])]
+            items += view_pair(data.items, views, ids, variant)
+            same = pairs_of_equal(ids, ids)
+            if settings.neighbour_weight:
+                beside = views.neighbour(ids, variant)
+                ids, beside = ids[beside >= 0], beside[beside >= 0]
+                whole = bags_of(data.items, ids)
+                if self.as_query is not None:
+                    queries.append(select(whole, len(data.items.names), self.as_query))
+                else:
+                    items.append(whole)
+                items.append(bags_of(data.items, beside))
+                alike = not_negatives(ids, beside)
+        asked, shown = join(queries), join(items)
+        parts = [(asked, self.starts[0]), *([(past, self.starts[1])] if past else []), (shown, self.starts[2])]
         values = torch.cat([_table_rows(bags, starts) for bags, starts in parts])
         lengths = torch.cat([bags.lengths for bags, _ in parts])
         return Step(
-            queries,
+            asked,
             past,
-            parts[-1][0],
+            shown,
             pooling(values, lengths),
             own,
             data.log_q.index_select(0, item_ids),
             times.float(),
             known_pairs(query_ids, candidates, log, self._column_of),
             same,
+            alike,
         )
 
 
@@ -139,6 +167,13 @@ def hide_ids(bags: Bags, table: EncodedTable, rows: Tensor) -> Bags:
     codes = bags.codes.clone()
     codes[ids[rows]] = DEFAULT
     return replace(bags, codes=codes)
+
+
+def drop_features(bags: Bags, table: EncodedTable, rate: float, source: torch.Generator) -> Bags:
+    """Hide each feature of each row with this probability, ids aside (`FD` of Yao et al., CIKM 2021)."""
+    keep = torch.rand(len(bags.lengths) // len(table.names), len(table.names), generator=source) >= rate
+    keep[:, [kind is Kind.ID for kind in table.kinds]] = True
+    return hide(bags, torch.repeat_interleave(keep.view(-1), bags.lengths))
 
 
 def view_pair(
@@ -170,15 +205,21 @@ def known_pairs(
     return _pairs(rows[found], columns[found], len(query_ids))
 
 
-def pairs_of_equal(ids: Tensor) -> Pairs:
-    """Pair the rows that hold one id, each with itself, too: (M,)."""
-    ordered, order = torch.sort(ids, stable=True)
-    _, group, sizes = torch.unique_consecutive(ordered, return_inverse=True, return_counts=True)
-    first = torch.cumsum(sizes, 0) - sizes
-    lengths = torch.empty_like(ids).index_copy_(0, order, sizes[group])
-    starts = torch.empty_like(ids).index_copy_(0, order, first[group])
-    rows = torch.repeat_interleave(torch.arange(len(ids)), lengths)
-    return _pairs(rows, order[ranges(starts, lengths)], len(ids))
+def pairs_of_equal(rows: Tensor, columns: Tensor) -> Pairs:
+    """Pair each row with the columns that hold the same id: (B,), (C,)."""
+    ordered, order = torch.sort(columns, stable=True)
+    first = torch.searchsorted(ordered, rows)
+    lengths = torch.searchsorted(ordered, rows, right=True) - first
+    row = torch.repeat_interleave(torch.arange(len(rows)), lengths)
+    return _pairs(row, order[ranges(first, lengths)], len(rows))
+
+
+def not_negatives(items: Tensor, neighbours: Tensor) -> Pairs:
+    """Pair each item (H,) with the neighbours (H,) that are no negatives of it: its own, and itself."""
+    own, itself = pairs_of_equal(neighbours, neighbours), pairs_of_equal(items, neighbours)
+    rows, columns = torch.cat([own.rows, itself.rows]), torch.cat([own.columns, itself.columns])
+    order = torch.argsort(rows, stable=True)
+    return _pairs(rows[order], columns[order], len(items))
 
 
 def _pairs(rows: Tensor, columns: Tensor, size: int) -> Pairs:
@@ -189,3 +230,10 @@ def _pairs(rows: Tensor, columns: Tensor, size: int) -> Pairs:
 def _table_rows(bags: Bags, starts: Tensor) -> Tensor:
     """Place codes, which are local to a vocabulary, in the table of all: (R,) int64; starts is (K,)."""
     return bags.codes + torch.repeat_interleave(starts.repeat(len(bags.lengths) // len(starts)), bags.lengths)
+
+
+def _as_query(items: EncodedTable, queries: EncodedTable) -> list[int | None] | None:
+    """Say which feature of an item stands for each feature of a query, None where queries are described otherwise."""
+    places = [items.vocabularies.index(name) if name in items.vocabularies else None for name in queries.vocabularies]
+    dense = any(kind is Kind.DENSE for kind in queries.kinds)
+    return None if dense or all(place is None for place in places) else places

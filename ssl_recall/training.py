@@ -80,18 +80,46 @@ def train_epoch(
 
     Raises losses.NonFiniteError within CHECK steps of the first whose loss is not finite, and names that one.
     """
+    plans = planner.epoch(epoch)
+    return _steps(model, steppers, ahead(plans) if plan_ahead else plans, planner.objective, average, f"epoch {epoch}")
+
+
+def warm_up(
+    model: TwoTower,
+    steppers: Sequence[torch.optim.Optimizer],
+    planner: Planner,
+    average: RunningAverage | None = None,
+    *,
+    plan_ahead: bool = False,
+) -> Iterator[StepLosses]:
+    """Take the steps of the self-supervised task alone, so that values lie near their like before the log is seen.
+
+    Raises losses.NonFiniteError as train_epoch does.
+    """
+    plans = planner.warm_up()
+    return _steps(model, steppers, ahead(plans) if plan_ahead else plans, planner.objective, average, "warm-up")
+
+
+def _steps(
+    model: TwoTower,
+    steppers: Sequence[torch.optim.Optimizer],
+    plans: Iterator[Step],
+    objective: Objective,
+    average: RunningAverage | None,
+    title: str,
+) -> Iterator[StepLosses]:
     model.train()
     device = model.embeddings.weight.device
     unseen: list[StepLosses] = []
-    plans = planner.epoch(epoch)
-    for number, step in enumerate(ahead(plans) if plan_ahead else plans):
-        found = take_step(model, steppers, step.to(device), planner.objective, average)
+    number = 0
+    for number, step in enumerate(plans, 1):
+        found = take_step(model, steppers, step.to(device), objective, average)
         unseen.append(found)
         if len(unseen) == CHECK:
-            _check(unseen, epoch, number + 1)
+            _check(unseen, title, number)
             unseen = []
         yield found
-    _check(unseen, epoch, number + 1)
+    _check(unseen, title, number)
 
 
 def ahead(items: Iterator[_T], depth: int = 2) -> Iterator[_T]:
@@ -122,12 +150,12 @@ def take_step(
     return StepLosses(main.detach(), ssl.detach(), total.detach())
 
 
-def _check(steps: list[StepLosses], epoch: int, until: int) -> None:
+def _check(steps: list[StepLosses], title: str, until: int) -> None:
     totals = torch.stack([step.total for step in steps]) if steps else torch.zeros(0)
     for number, total in enumerate(totals.tolist(), until - len(steps)):
         if not math.isfinite(total):
             main = steps[number - until].main.item()
-            raise losses.NonFiniteError(f"epoch {epoch}, step {number}: loss {total} (main {main})")
+            raise losses.NonFiniteError(f"{title}, step {number}: loss {total} (main {main})")
 
 
 def mean_losses(steps: Sequence[StepLosses]) -> dict[str, float]:
@@ -139,24 +167,36 @@ def mean_losses(steps: Sequence[StepLosses]) -> dict[str, float]:
 
 
 def step_losses(model: TwoTower, step: Step, objective: Objective) -> tuple[Tensor, Tensor, Tensor]:
-    """Give the main, the self-supervised (0 without) and the joint loss of a step: () nats each."""
-    width, queries = model.embeddings.width, len(step.own)
+    """Give the main, the self-supervised (0 without) and the joint loss of a step: () nats each.
+
+    Without the main task the joint loss is the self-supervised one.
+    """
+    width, batch = model.embeddings.width, len(step.own)
     pooled = pool(model.embeddings.weight, step.pooling)
     parts = [len(bags.lengths) if bags is not None else 0 for bags in (step.queries, step.past, step.items)]
     of_queries, of_past, of_items = pooled.split(parts)  # split's gradient is one copy, a slice's is zeros and a sum
-    past = of_past.view(queries, 1, width) if step.past is not None else None
+    past = of_past.view(batch, 1, width) if step.past is not None else None
     with torch.autocast(pooled.device.type, torch.bfloat16, enabled=objective.bf16):
-        asked = model.query.vectors(of_queries.view(queries, -1, width), step.queries, past)
+        asked = model.query.vectors(of_queries.view(-1, len(model.query.starts), width), step.queries, past)
         found = model.item.vectors(of_items.view(-1, len(model.item.starts), width), step.items)
-    views = (len(found) - len(step.times)) // 2
-    candidates, view_a, view_b = found.split([len(step.times), views, views])
-    main = losses.in_batch_softmax(
-        asked, candidates, step.own, step.log_q, step.times, step.known, objective.temperature
-    )
+    queries, asking = asked.split([batch, len(asked) - batch])
+    candidates, rest = found.split([len(step.times), len(found) - len(step.times)])
+    main = found.new_zeros(())
+    if batch:
+        main = losses.in_batch_softmax(
+            queries, candidates, step.own, step.log_q, step.times, step.known, objective.temperature
+        )
     if objective.ssl is None or step.same is None:
         return main, torch.zeros_like(main), main
+    views = len(step.same.bounds) - 1
+    view_a, view_b, others = rest.split([views, views, len(rest) - 2 * views])
     ssl = losses.self_supervised(view_a, view_b, step.same, objective.ssl.temperature)
-    return main, ssl, losses.joint(main, ssl, objective.ssl.weight)
+    if step.alike is not None and len(step.alike.rows):
+        pairs = len(step.alike.bounds) - 1
+        whole, neighbours = torch.cat([asking, others]).split(pairs)
+        beside = losses.self_supervised(whole, neighbours, step.alike, objective.ssl.temperature)
+        ssl = ssl + objective.ssl.neighbour_weight * beside
+    return main, ssl, losses.joint(main, ssl, objective.ssl.weight) if batch else ssl
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .features import EncodedTable, Kind, ranges
+from .neighbours import NONE
 
 if TYPE_CHECKING:
     import polars as pl
@@ -162,7 +163,12 @@ class Packed:
     keep_a: Tensor  # (variants * Y,) uint8
     keep_b: Tensor  # (variants * Y,) uint8
     starts: Tensor  # (N + 1,) int64, the bytes of all items before each one
+    neighbours: Tensor  # (N * variants,) int32, the item's neighbour in each variant, -1 where it has none
     variants: int
+
+    def neighbour(self, rows: Tensor, variants: Tensor) -> Tensor:
+        """Look the neighbours of some items (M,) up, each in one variant (M,): -> (M,) int64."""
+        return self.neighbours.index_select(0, rows * self.variants + variants).long()
 
     def kept(
         self,
@@ -180,7 +186,7 @@ class Packed:
 
 
 def packed(
-    parts: "Iterable[pl.DataFrame]",  # views.parquet, in its order: variant, keep_a, keep_b
+    parts: "Iterable[pl.DataFrame]",  # views.parquet, in its order: variant, keep_a, keep_b, neighbour_index
     offsets: Tensor,  # (N * K + 1,) int64
     features: int,
     variants: int,
@@ -192,6 +198,7 @@ def packed(
     bytes_until = _bytes_until(offsets.numpy(), features)
     sizes = np.diff(bytes_until)
     keep = [np.empty(variants * bytes_until[-1], np.uint8) for _ in range(2)]
+    neighbours = np.empty(variants * len(sizes), np.int32)
     row = at = 0
     for part in parts:
         item, variant = np.divmod(np.arange(row, row + len(part)), max(variants, 1))
@@ -201,10 +208,12 @@ def packed(
         end = at + int(own.sum())
         for column, side in zip(("keep_a", "keep_b"), keep, strict=True):
             side[at:end] = _bytes(part[column], own)
+        neighbours[row : row + len(part)] = part["neighbour_index"].fill_null(NONE)
         row, at = row + len(part), end
     if row != variants * len(sizes):
         raise ValueError(_OTHER)
-    return Packed(torch.from_numpy(keep[0]), torch.from_numpy(keep[1]), torch.from_numpy(bytes_until), variants)
+    keep_a, keep_b, starts, beside = (torch.from_numpy(array) for array in (*keep, bytes_until, neighbours))
+    return Packed(keep_a, keep_b, starts, beside, variants)
 
 
 def _layout(offsets: NDArray[np.int64], features: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

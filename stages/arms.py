@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 BASE = "no-ssl"  # what every arm is compared with
 ARMS: dict[str, dict[str, Any]] = {  # the rows of Yao et al., as changes to the settings of build-views and train
     BASE: {"ssl": False},
+    "feature-dropout": {"ssl": False, "feature_dropout": 0.3},
     "spread-out": {"ssl": True, "transform": Transform.DROPOUT, "value_dropout": 0.0},
     "value-dropout": {"ssl": True, "transform": Transform.DROPOUT},
     "complementary": {"ssl": True, "transform": Transform.COMPLEMENTARY},

@@ -80,6 +80,7 @@ def build_views(
 
     Reads items, features and mutual_information; writes views.parquet: per item and variant one mask for each view, bit
     j (least significant first) set where the item's j-th value is kept. A variant has one seed feature (correlated).
+    And per item and variant a neighbour, another item that shares a value which few others bear.
     """
     settings = locals()
     with artifacts.Job(run, "build-views", settings, reads=READS, writes=WRITES, force=force) as job:
@@ -95,7 +96,7 @@ def drawn(job: artifacts.Job, table: "EncodedTable", settings: dict[str, Any]) -
     """Draw the views of the catalogue, which is this table, a block of items at a time, as views.parquet has them."""
     import polars as pl
 
-    from ssl_recall import features, views
+    from ssl_recall import features, neighbours, views
 
     transform, id_view = Transform(settings["transform"]), IdView(settings["id_view"])
     ids = job.read("items.parquet", ["item_id"])["item_id"]
@@ -108,6 +109,8 @@ def drawn(job: artifacts.Job, table: "EncodedTable", settings: dict[str, Any]) -
     if similarity is not None:
         seeds = [views.seed_feature(seed, variant, len(hideable)) for variant in range(variants)]
 
+    shared = neighbours.sharing(table)
+
     def block(number: int) -> pl.DataFrame:
         low, high = number * views.BLOCK, min((number + 1) * views.BLOCK, table.rows)
         own, frames = features.rows_of(table, low, high), []
@@ -119,7 +122,8 @@ def drawn(job: artifacts.Job, table: "EncodedTable", settings: dict[str, Any]) -
             masks = views.drop_values(rng, kept, own, settings["value_dropout"])
             keep_a, keep_b = (views.pack(mask, own.offsets, len(table.names)) for mask in masks)
             seed_name = None if grown_from is None else hideable[grown_from]
-            frames.append(_frame(ids[low:high], variant, seed_name, keep_a, keep_b))
+            beside = neighbours.draw(neighbours.generator(seed, variant, number), shared, own, low)
+            frames.append(_frame(ids[low:high], variant, seed_name, keep_a, keep_b, beside))
         return pl.concat(frames).sort("row", "variant").drop("row")
 
     return map(block, range(max(-(-table.rows // views.BLOCK), 1)))
@@ -187,15 +191,24 @@ def _with_id(id_view: IdView, rng: "np.random.Generator", kept: "Masks") -> "Mas
 
 
 def _frame(
-    item_ids: "pl.Series", variant: int, seed_name: str | None, keep_a: "pl.Series", keep_b: "pl.Series"
+    item_ids: "pl.Series",
+    variant: int,
+    seed_name: str | None,
+    keep_a: "pl.Series",
+    keep_b: "pl.Series",
+    beside: "NDArray[np.int32]",
 ) -> "pl.DataFrame":
     import polars as pl
 
-    return pl.DataFrame({"item_id": item_ids, "keep_a": keep_a, "keep_b": keep_b}).select(
+    from ssl_recall.neighbours import NONE
+
+    columns = {"item_id": item_ids, "keep_a": keep_a, "keep_b": keep_b, "neighbour_index": beside}
+    return pl.DataFrame(columns).select(
         pl.int_range(pl.len()).alias("row"),
         "item_id",
         pl.lit(variant, pl.Int16).alias("variant"),
         pl.lit(seed_name, pl.String).alias("seed_feature"),
         "keep_a",
         "keep_b",
+        pl.col("neighbour_index").replace(NONE, None),
     )

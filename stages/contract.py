@@ -106,7 +106,14 @@ CONTRACT: dict[str, Artifact] = {
     "views.parquet": Artifact(
         "build-views",
         ("show-views", "train"),
-        {"item_id": "id", "variant": "int16", "seed_feature": "string", "keep_a": "binary", "keep_b": "binary"},
+        {
+            "item_id": "id",
+            "variant": "int16",
+            "seed_feature": "string",
+            "keep_a": "binary",
+            "keep_b": "binary",
+            "neighbour_index": "int32",
+        },
     ),
     "training.parquet": Artifact(
         "train",

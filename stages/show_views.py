@@ -49,8 +49,9 @@ def show_views(
         words = _words(table, job.read("vocabulary.parquet"))
 
         came = [_as_came(row[name][0]) for name in table.names]
-        for number, (shown, seed) in enumerate(own.select("variant", "seed_feature").rows()):
+        for number, (shown, seed, beside) in enumerate(own.select("variant", "seed_feature", "neighbour_index").rows()):
             title = f"variant {shown}" + (f", seed feature {seed}" if seed is not None else "")
+            title += f", neighbour {items['item_id'][beside]}" if beside is not None else ", no neighbour"
             sides = [_view(words, table, keep[number].tolist()) for keep in (keep_a, keep_b)]
             console.out.print(_side_by_side(title, table.names, came, *sides))
 

@@ -1,5 +1,6 @@
 """Train the two towers, with or without the self-supervised task on the item tower."""
 
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from ssl_recall.steps import Objective, TrainingData
     from ssl_recall.towers import TwoTower
+    from ssl_recall.training import StepLosses
     from ssl_recall.validation import HeldOut
     from ssl_recall.views import Packed
 
@@ -61,6 +63,15 @@ def train(
     ssl_seed_per: Annotated[
         SeedPer, typer.Option(help="One variant of views a batch, as in the paper, or an item.")
     ] = SeedPer.BATCH,
+    ssl_warmup_steps: Annotated[
+        int, typer.Option(min=0, help="Steps of the self-supervised task alone before the first epoch.")
+    ] = 200,
+    ssl_neighbour_weight: Annotated[
+        float,
+        typer.Option(
+            min=0.0, max=1000.0, help="Of the loss between an item and its neighbour, beside that between views."
+        ),
+    ] = 1.0,
     temperature: Annotated[
         float, typer.Option(min=0.001, max=100.0, help="Temperature of the in-batch softmax.")
     ] = 0.05,
@@ -98,6 +109,9 @@ def train(
     ] = None,
     width: Annotated[int, typer.Option(min=1, help="Width of the vectors that are compared and exported.")] = 64,
     id_dropout: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of ids hidden in the main task.")] = 0.1,
+    feature_dropout: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of the candidates' features hidden in the main task.")
+    ] = 0.0,
     history: Annotated[int, typer.Option(min=0, help="Describe a query by the last n items it took, too.")] = 0,
     seed: Annotated[int, typer.Option(min=0, max=2**62, help="First weights and all draws.")] = 1,
     precision: Annotated[
@@ -173,7 +187,7 @@ def load(
     popularity = job.read("popularity.parquet")
     log_p = popularity["log_p"].to_torch().float()
     if settings["ssl"] and masks is None:
-        stored = job.parts(VIEWS, ["variant", "keep_a", "keep_b"], 2**20)
+        stored = job.parts(VIEWS, ["variant", "keep_a", "keep_b", "neighbour_index"], 2**20)
         variants = job.rows(VIEWS) // max(items.rows, 1)
         masks = views.packed(stored, items.offsets, len(items.names), variants)
     held_out = models.log_from(job, "validation.parquet", queries.rows)
@@ -219,7 +233,7 @@ def _fit(
     title: str,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Train until the validation stops improving; give the curve, a row an epoch, and its best, whose weights stay."""
-    from ssl_recall import losses, optimisers, steps, training, validation
+    from ssl_recall import optimisers, steps, training, validation
 
     model.to(device)
     held_out = held_out.to(device)
@@ -236,14 +250,10 @@ def _fit(
     best: dict[str, Any] = {}
     weights: dict[str, torch.Tensor] = {}
     with console.progress(title, settings["epochs"] * len(data.log.items)) as advance:
+        _taken(training.warm_up(model, steppers, planner, average, plan_ahead=spare))
         for epoch in range(settings["epochs"]):
-            found = []
-            try:
-                for step in training.train_epoch(model, steppers, planner, epoch, average, plan_ahead=spare):
-                    found.append(step)
-                    advance(objective.batch_size)
-            except losses.NonFiniteError as error:
-                raise NumberError(f"{error}; lower --learning-rate or raise --temperature", "NON_FINITE") from None
+            taking = training.train_epoch(model, steppers, planner, epoch, average, plan_ahead=spare)
+            found = _taken(taking, lambda: advance(objective.batch_size))
             with average.applied():
                 recall = validation.recall(model, catalogue, asked, log, held_out, objective.history, K)
                 curve.append({"epoch": epoch, "steps": len(found), **training.mean_losses(found), **recall})
@@ -259,17 +269,35 @@ def _fit(
     return curve, best
 
 
+def _taken(taking: "Iterator[StepLosses]", advance: Callable[[], None] = lambda: None) -> "list[StepLosses]":
+    """Take steps to their end. Raises NumberError when a loss is no finite number."""
+    from ssl_recall.losses import NonFiniteError
+
+    found = []
+    try:
+        for step in taking:
+            found.append(step)
+            advance()
+    except NonFiniteError as error:
+        raise NumberError(f"{error}; lower --learning-rate or raise --temperature", "NON_FINITE") from None
+    return found
+
+
 def objective_of(settings: dict[str, Any]) -> "Objective":
     """Give the settings that a step is planned and taken by."""
     from ssl_recall.steps import Objective, SelfSupervision
 
     ssl = None
     if settings["ssl"]:
-        shared = settings["ssl_seed_per"] == SeedPer.BATCH
         ssl = SelfSupervision(
-            settings["ssl_weight"], settings["ssl_batch_size"], settings["ssl_temperature"], shared_seed=shared
+            weight=settings["ssl_weight"],
+            batch_size=settings["ssl_batch_size"],
+            temperature=settings["ssl_temperature"],
+            shared_seed=settings["ssl_seed_per"] == SeedPer.BATCH,
+            neighbour_weight=settings["ssl_neighbour_weight"],
+            warm_up=settings["ssl_warmup_steps"],
         )
-    names = ("batch_size", "temperature", "further_negatives", "id_dropout", "history", "bf16")
+    names = ("batch_size", "temperature", "further_negatives", "id_dropout", "feature_dropout", "history", "bf16")
     return Objective(**{name: settings[name] for name in names}, ssl=ssl)
 
 

@@ -9,6 +9,12 @@ import numpy as np
 import polars as pl
 
 ROOT = Path(__file__).parents[1]
+SHORT = """
+[tune]
+trials = 2
+[ablate]
+seeds = 1
+"""
 MAKE = {"demo", "test"}  # run by continuous integration, not from within the tests
 
 
@@ -50,6 +56,11 @@ def test_the_commands_of_the_readme_run(tmp_path: Path) -> None:
     for command in bash:
         done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env={"PATH": path}, capture_output=True, text=True)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        if command.startswith("ssl-recall init"):
+            settings = tmp_path / "ssl-recall.toml"
+            assert "\n[train]\n" in settings.read_text()
+            few = "\n[train]\nssl_warmup_steps = 5\nepochs = 3\n"
+            settings.write_text(settings.read_text().replace("\n[train]\n", few) + SHORT)
     for script in blocks("python"):
         subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
     vectors = pl.read_parquet(tmp_path / "new.parquet")

@@ -223,6 +223,17 @@ def test_hiding_is_a_filter_of_each_bag_that_leaves_the_default_in_an_empty_one(
         assert torch.equal(now, then)  # the bags given are left as they were
 
 
+def test_features_taken_in_another_order_by_hand() -> None:
+    """Two rows of three features; the third, a feature that is not there, the first."""
+    bags = Bags(torch.tensor([2, 3, 4, 5, 6, 7, 8]), torch.tensor([1, 2, 1, 1, 1, 1]), {})
+    found = features.select(bags, 3, [2, None, 0])
+    assert found.codes.tolist() == [5, 0, 2, 8, 0, 6]
+    assert found.lengths.tolist() == [1] * 6
+    assert features.select(bags, 3, [1]).codes.tolist() == [3, 4, 7]
+    assert features.select(bags, 3, [1]).lengths.tolist() == [2, 1]
+    assert features.select(bags, 3, [0, 1, 2]).codes.tolist() == bags.codes.tolist()
+
+
 @given(small_tables())
 @few
 def test_keeping_everything_changes_nothing_and_nothing_leaves_one_default_a_bag(

@@ -421,14 +421,14 @@ def test_known_pairs_are_those_of_a_set_per_query(took: list[list[int]], data: s
     assert known(took, queries, items, 6) == expected
 
 
-@given(st.lists(st.integers(0, 4), min_size=1, max_size=12))
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=12), st.lists(st.integers(0, 4), max_size=12))
 @settings(max_examples=60, deadline=None)
-def test_pairs_of_equal_are_the_cells_of_the_comparison(ids: list[int]) -> None:
-    found = steps.pairs_of_equal(torch.tensor(ids))
+def test_pairs_of_equal_are_the_cells_of_the_comparison(ids: list[int], columns: list[int]) -> None:
+    found = steps.pairs_of_equal(torch.tensor(ids), torch.tensor(columns, dtype=torch.int64))
     by_row = pairs_by_row(found)
     assert by_row == list(zip(found.rows.tolist(), found.columns.tolist(), strict=True))
     assert len(by_row) == len(set(by_row))
-    assert set(by_row) == {(i, j) for i in range(len(ids)) for j in range(len(ids)) if ids[i] == ids[j]}
+    assert set(by_row) == {(i, j) for i, left in enumerate(ids) for j, right in enumerate(columns) if left == right}
 
 
 def test_known_positives_are_no_negatives_from_end_to_end() -> None:

@@ -59,7 +59,14 @@ def stored(keep: Tensor) -> Packed:
     packed = [[view_masks.pack(mask.numpy(), ITEMS.offsets, len(KINDS)) for mask in side] for side in keep]
     columns = [pl.Series([side[v][n] for n in range(N) for v in range(variants)], dtype=pl.Binary) for side in packed]
     frame = pl.DataFrame({"variant": list(range(variants)) * N, "keep_a": columns[0], "keep_b": columns[1]})
+    beside = [None if n == N - 1 else neighbour_of(n, v) for n in range(N) for v in range(variants)]
+    frame = frame.with_columns(neighbour_index=pl.Series(beside, dtype=pl.Int32))
     return view_masks.packed([frame[:7], frame[7:]], ITEMS.offsets, len(KINDS), variants)
+
+
+def neighbour_of(item: int, variant: int) -> int:
+    """The neighbour in those views of every item but the last, which has none."""
+    return (item + 3 + variant) % N
 
 
 def data_of(events: list[tuple[int, int, int]] | None = None, views: Packed | None = None) -> TrainingData:
@@ -376,7 +383,7 @@ def test_the_views_of_another_variant_give_another_loss() -> None:
 
     def loss(*variants: int) -> float:
         view_a, view_b = (model.item(bags) for bags in steps.view_pair(ITEMS, views, rows, torch.tensor(variants)))
-        return losses.self_supervised(view_a, view_b, steps.pairs_of_equal(rows), 0.5).item()
+        return losses.self_supervised(view_a, view_b, steps.pairs_of_equal(rows, rows), 0.5).item()
 
     assert len({loss(0, 0, 0, 0, 0, 0), loss(1, 1, 1, 1, 1, 1), loss(0, 1, 0, 1, 0, 1)}) == 3
 
@@ -395,6 +402,143 @@ def test_what_both_views_hide_is_not_in_the_ssl_loss() -> None:
     assert (grad[starts["words"] + 2 : starts["words"] + 2 + N].abs().sum(1) > 0).all()
     assert not any(weight.grad.any() for weight in model.item.project.parameters())
     assert all(weight.grad is None for weight in model.query.layers.parameters())  # the item tower alone
+
+
+# --- neighbours ---
+
+
+BESIDE = replace(PLAIN, ssl=SelfSupervision(0.3, 7, 0.2, shared_seed=False, neighbour_weight=0.6, warm_up=3))
+
+
+def drawn_pairs(size: int, key: tuple[int, int, int]) -> list[tuple[int, int]]:
+    """The items of a step that have a neighbour, and it."""
+    ids, variants = batches.ssl_draw(N, size, 3, key, shared_seed=False)
+    drawn = zip(ids.tolist(), variants.tolist(), strict=True)
+    return [(item, neighbour_of(item, variant)) for item, variant in drawn if item != N - 1]
+
+
+def test_the_loss_of_neighbours_is_the_formula_on_whole_items() -> None:
+    """Queries that are described otherwise than items: both vectors are the item tower's."""
+    model, key = model_of(4), (4, 1, 2)
+    apart = replace(BESIDE, ssl=replace(BESIDE.ssl, neighbour_weight=0.0))
+    found, alone = (step_losses(model, data_of(), objective, [0, 1], key)[1] for objective in (BESIDE, apart))
+    pairs = drawn_pairs(7, key)
+    items, neighbours = (model.item(bags_of(ITEMS, torch.tensor(side))) for side in zip(*pairs, strict=True))
+    expected = slow_softmax(
+        items, neighbours, [0.0] * len(pairs), lambda i, j: pairs[j][1] in (pairs[i][0], pairs[i][1]), 0.2
+    )
+    assert (found - alone).item() == pytest.approx(0.6 * expected, rel=1e-3)
+
+
+def test_where_queries_are_items_the_query_tower_asks_for_the_neighbour() -> None:
+    """Queries have the items' words, first, then their ids: the item's own stand for both."""
+    kinds = {"words": Kind.MULTI_VALUED, "item_id": Kind.ID}
+    queries = table_of(kinds, [bag for q in range(8) for bag in (ITEM_BAGS[3 * q + 1], ITEM_BAGS[3 * q])])
+    model = training.two_tower(
+        ITEMS, queries, VOCABULARIES, embedding_width=6, hidden=[12], width=8, history=False, seed=4
+    )
+    data, key = replace(data_of(), queries=queries), (4, 1, 2)
+    apart = replace(BESIDE, ssl=replace(BESIDE.ssl, neighbour_weight=0.0))
+    found, alone = (step_losses(model, data, objective, [0, 1], key)[1] for objective in (BESIDE, apart))
+    pairs = drawn_pairs(7, key)
+    as_queries = table_of(kinds, [bag for item, _ in pairs for bag in (ITEM_BAGS[3 * item + 1], ITEM_BAGS[3 * item])])
+    asking = model.query(bags_of(as_queries, torch.arange(len(pairs))))
+    neighbours = model.item(bags_of(ITEMS, torch.tensor([neighbour for _, neighbour in pairs])))
+    expected = slow_softmax(
+        asking, neighbours, [0.0] * len(pairs), lambda i, j: pairs[j][1] in (pairs[i][0], pairs[i][1]), 0.2
+    )
+    assert (found - alone).item() == pytest.approx(0.6 * expected, rel=1e-3)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=12))
+@few
+def test_a_neighbour_drawn_by_another_item_is_a_negative_unless_it_is_ones_own_or_oneself(
+    pairs: list[tuple[int, int]],
+) -> None:
+    items, neighbours = (torch.tensor([pair[side] for pair in pairs], dtype=torch.int64) for side in (0, 1))
+    found = steps.not_negatives(items, neighbours)
+    cells = list(zip(found.rows.tolist(), found.columns.tolist(), strict=True))
+    assert set(cells) == {(i, j) for i in range(len(pairs)) for j in range(len(pairs)) if pairs[j][1] in pairs[i]}
+    assert found.bounds == [sum(row < until for row, _ in cells) for until in range(len(pairs) + 1)]
+    assert [row for row, _ in cells] == sorted(row for row, _ in cells)
+
+
+# --- the warm-up ---
+
+
+def test_the_warm_up_is_the_self_supervised_task_alone_at_its_full_weight() -> None:
+    model, data = model_of(), data_of()
+    planned = list(steps.Planner(data, BESIDE, model, 0).warm_up())
+    assert len(planned) == 3
+    for number, step in enumerate(planned):
+        main, ssl, total = training.step_losses(model, step, BESIDE)
+        assert main.item() == 0
+        assert total.item() == ssl.item() > 0
+        of_a_step = step_losses(model, data, BESIDE, [0, 1], (0, batches.WARM_UP, number))[1]
+        assert ssl.item() == pytest.approx(of_a_step.item(), rel=1e-5)
+
+
+def test_the_warm_up_moves_what_the_views_touch_and_leaves_the_users_alone() -> None:
+    model, data = model_of(), data_of()
+    before = [weight.clone() for weight in weights_of(model)]
+    planner = steps.Planner(data, BESIDE, model, 0)
+    taken = list(training.warm_up(model, steppers_of(model), planner))
+    assert len(taken) == 3
+    start, end = model.embeddings.starts["user"], model.embeddings.starts["user"] + VOCABULARIES["user"]
+    now = model.embeddings.weight
+    assert torch.equal(now[start:end], before[0][start:end])
+    assert not torch.equal(now[:start], before[0][:start])
+
+
+@pytest.mark.parametrize("objective", [PLAIN, WITH_SSL])
+def test_without_self_supervision_or_steps_there_is_no_warm_up(objective: Objective) -> None:
+    model = model_of()
+    assert not list(training.warm_up(model, steppers_of(model), steps.Planner(data_of(), objective, model, 0)))
+
+
+def test_a_number_that_the_warm_up_meets_is_named() -> None:
+    model = model_of()
+    with torch.no_grad():
+        model.item.layers[0].weight.fill_(math.nan)
+    with pytest.raises(losses.NonFiniteError, match="warm-up, step 0: loss nan"):
+        list(training.warm_up(model, steppers_of(model), steps.Planner(data_of(), BESIDE, model, 0)))
+
+
+# --- feature dropout ---
+
+
+def test_feature_dropout_hides_about_its_share_of_the_candidates_features_and_no_id() -> None:
+    """Words and images of 4,000 interactions' items; what the self-supervised task shows stays as it was."""
+    log = [(row // 500, 0, row % N) for row in range(4000)]
+    model, data = model_of(), data_of(log)
+    dropped = replace(WITH_SSL, id_dropout=0.5, further_negatives=4000, feature_dropout=0.3)
+    plain, hidden = (
+        steps.Planner(data, objective, model, 0).step(torch.arange(4000), 0, 0)
+        for objective in (replace(dropped, feature_dropout=0.0), dropped)
+    )
+    count = len(plain.times)
+    assert torch.equal(plain.times, hidden.times)
+    before, after = (
+        [codes.tolist() for codes in step.items.codes.split(step.items.lengths.tolist())] for step in (plain, hidden)
+    )
+    assert before[3 * count :] == after[3 * count :]
+    assert before[: 3 * count : 3] == after[: 3 * count : 3]
+    features = [at for at in range(3 * count) if at % 3 and before[at] != [0]]
+    assert all(after[at] in (before[at], [0]) for at in features)
+    assert 0 < sum(after[at] == [0] for at in features) < len(features)
+
+
+def test_feature_dropout_hides_each_feature_by_its_own_draw() -> None:
+    bags = bags_of(ITEMS, torch.arange(N).repeat(400))
+    source = batches.generator(1)
+    found = steps.drop_features(bags, ITEMS, 0.3, source)
+    firsts = found.codes[found.starts].view(-1, 3)
+    assert (firsts[:, 0] == bags.codes[bags.starts].view(-1, 3)[:, 0]).all()
+    hidden = firsts[:, 1] == 0
+    assert hidden.double().mean().item() == pytest.approx(0.3, abs=4 * (0.21 / 4000) ** 0.5)
+    pictured = bags.codes[bags.starts].view(-1, 3)[:, 2] == 1
+    both = (hidden & (firsts[:, 2] == 0))[pictured].double().mean().item()
+    assert both == pytest.approx(0.09, abs=4 * (0.09 * 0.91 / 2000) ** 0.5)
 
 
 # --- the sum of the two ---
@@ -456,7 +600,7 @@ class NeverAsks(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("objective", [PLAIN, replace(WITH_SSL, history=2, further_negatives=5, bf16=True)])
+@pytest.mark.parametrize("objective", [PLAIN, replace(WITH_SSL, history=2, further_negatives=5, bf16=True), BESIDE])
 def test_a_step_asks_the_device_for_nothing(objective: Objective) -> None:
     model = model_of(history=objective.history > 0)
     steppers = steppers_of(model)
@@ -626,7 +770,7 @@ def test_queries_are_embedded_as_they_stand_at_the_end_of_the_log(block: int) ->
     torch.testing.assert_close(some, expected[[5, 0, 0]])
 
 
-@pytest.mark.parametrize("objective", [PLAIN, replace(WITH_SSL, history=2)])
+@pytest.mark.parametrize("objective", [PLAIN, replace(WITH_SSL, history=2), BESIDE])
 def test_moving_a_step_keeps_what_it_holds(objective: Objective) -> None:
     model = model_of(history=objective.history > 0)
     step = steps.Planner(data_of(), objective, model, 0).step(torch.tensor([0, 3]), 0, 0)

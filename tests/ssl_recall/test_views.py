@@ -21,7 +21,9 @@ def table_of(lengths: NDArray[np.int64], kinds: tuple[Kind, ...]) -> EncodedTabl
 
 def frame_of(*variants: tuple[pl.Series, pl.Series]) -> pl.DataFrame:
     return pl.concat(
-        pl.DataFrame({"keep_a": a, "keep_b": b}).with_columns(variant=pl.lit(number, pl.Int16))
+        pl.DataFrame({"keep_a": a, "keep_b": b}).with_columns(
+            variant=pl.lit(number, pl.Int16), neighbour_index=pl.lit(None, pl.Int32)
+        )
         for number, (a, b) in enumerate(variants)
     )
 
@@ -176,11 +178,15 @@ def test_stored_views_are_looked_up_value_by_value(data: st.DataObject, n: int, 
     keep = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1))).random((2, variants, int(offsets[-1]))) < 0.5
     frame = frame_of(*((views.pack(a, offsets, k), views.pack(b, offsets, k)) for a, b in zip(*keep, strict=True)))
     rows = frame.with_columns(row=pl.int_range(pl.len()) % n).sort("row", "variant").drop("row")
+    beside = data.draw(st.lists(st.none() | st.integers(0, n - 1), min_size=rows.height, max_size=rows.height))
+    rows = rows.with_columns(neighbour_index=pl.Series(beside, dtype=pl.Int32))
     cut = data.draw(st.integers(0, rows.height))
     stored = views.packed([rows[:cut], rows[cut:]], offsets, k, variants)
 
     asked = data.draw(st.lists(st.tuples(st.integers(0, n - 1), st.integers(0, variants - 1)), min_size=1, max_size=8))
     items, of = (torch.tensor(part) for part in zip(*asked, strict=True))
+    expected = [beside[row * variants + v] for row, v in asked]
+    assert stored.neighbour(items, of).tolist() == [-1 if one is None else one for one in expected]
     sizes = torch.from_numpy(lengths.reshape(n, k).sum(1))[items]
     found = stored.kept(items, of, sizes)
     for side in range(2):

@@ -19,7 +19,8 @@ from stages import ablation_table, arms, cli
 from stages.errors import SettingsError
 
 TOOL = Path(sys.executable).with_name("ssl-recall")
-STILL = "\nlearning_rate = 1e-6\nembedding_learning_rate = 1e-6\n"  # after [train]: the weights stay the first ones
+# after [train]: the weights stay the first ones
+STILL = "\nlearning_rate = 1e-6\nembedding_learning_rate = 1e-6\nssl_warmup_steps = 0\n"
 
 
 def ablate(*flags: str, command: str = "ablate") -> str:

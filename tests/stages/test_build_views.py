@@ -168,3 +168,25 @@ def test_every_block_of_items_has_draws_of_its_own(catalogue: Path, monkeypatch:
     stored = pl.read_parquet(catalogue / "views.parquet")
     items = pl.read_parquet(catalogue / "items.parquet")["item_id"].to_list()
     assert stored["item_id"].to_list() == [item for item in items for _ in range(3)]
+
+
+def test_a_neighbour_shares_a_value_and_the_draws_depend_on_the_seed(catalogue: Path) -> None:
+    compute_mi(catalogue)
+    drawn = []
+    for seed in (1, 1, 2):
+        build_views(catalogue, seed=seed, force=True)
+        stored = pl.read_parquet(catalogue / "views.parquet")
+        assert stored.schema["neighbour_index"] == pl.Int32
+        drawn.append(stored["neighbour_index"].to_list())
+    assert drawn[0] == drawn[1] != drawn[2]
+    features = pl.read_parquet(catalogue / "features.parquet").filter(side="item")
+    names = features.filter(~pl.col("kind").is_in(["id", "dense"]))["feature"]
+    items = pl.read_parquet(catalogue / "items.parquet").with_row_index()
+    pairs = stored.select("item_id", index="neighbour_index").drop_nulls().with_columns(pl.col("index").cast(pl.UInt32))
+    both = pairs.join(items, on="item_id").join(items, left_on="index", right_on="index", suffix="__other")
+    assert both.height == pairs.height > 0
+    for row in both.iter_rows(named=True):
+        assert row["item_id"] != row["item_id__other"]
+        codes = [[row[f"{name}__code{side}"] for side in ("", "__other")] for name in names]
+        sets = [[set(code if isinstance(code, list) else [code]) for code in pair] for pair in codes]
+        assert any(a & b - {0, 1} for a, b in sets)

@@ -34,7 +34,7 @@ def test_one_view_keeps_everything_and_says_it_in_the_models_words(
     show_views("a", shown)
     output = capsys.readouterr().out
 
-    assert output.splitlines()[0].strip() == "variant 0"
+    assert output.splitlines()[0].strip().startswith("variant 0, neighbour ")
     assert cells(output) == [
         ["item_id", "a", "a", "a"],
         ["colour", "red", "red", "red"],
@@ -60,9 +60,13 @@ def test_what_one_view_hides_is_default_there_and_a_word_in_the_other(
     show_views("a", shown)
     output = capsys.readouterr().out
 
-    seeds = pl.read_parquet(shown / "views.parquet").head(2)["seed_feature"]
+    own = pl.read_parquet(shown / "views.parquet").head(2)
+    ids, seeds = pl.read_parquet(shown / "items.parquet")["item_id"], own["seed_feature"]
+    beside = [ids[row] for row in own["neighbour_index"]]
     titles = [line.strip() for line in output.splitlines() if "variant" in line]
-    assert titles == [f"variant {number}, seed feature {seed}" for number, seed in enumerate(seeds)]
+    assert titles == [
+        f"variant {number}, seed feature {seeds[number]}, neighbour {beside[number]}" for number in (0, 1)
+    ]
     rows = cells(output)
     assert len(rows) == 14
     assert all([row[2], row[3]].count("default") == 1 for row in rows)

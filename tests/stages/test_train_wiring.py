@@ -32,6 +32,8 @@ SETTINGS: dict[str, Any] = {
     "ssl_batch_size": 22,
     "ssl_temperature": 0.23,
     "ssl_seed_per": SeedPer.ITEM,
+    "ssl_warmup_steps": 31,
+    "ssl_neighbour_weight": 0.32,
     "temperature": 0.24,
     "logq": True,
     "batch_size": 4096,
@@ -40,6 +42,7 @@ SETTINGS: dict[str, Any] = {
     "validation_queries": 28,
     "select_on": SelectOn.BALANCED,
     "id_dropout": 0.29,
+    "feature_dropout": 0.33,
     "history": 0,
     "bf16": True,
     "seed": 5,
@@ -76,7 +79,10 @@ def test_the_objective_is_the_settings_field_by_field() -> None:
         further_negatives=26,
         id_dropout=0.29,
         history=0,
-        ssl=steps.SelfSupervision(weight=0.21, batch_size=22, temperature=0.23, shared_seed=False),
+        feature_dropout=0.33,
+        ssl=steps.SelfSupervision(
+            weight=0.21, batch_size=22, temperature=0.23, shared_seed=False, neighbour_weight=0.32, warm_up=31
+        ),
         bf16=True,
     )
     assert objective_of(SETTINGS) == expected
@@ -125,13 +131,15 @@ def test_no_two_steps_share_a_draw(run: Path, monkeypatch: pytest.MonkeyPatch) -
         return plain(*key)
 
     monkeypatch.setattr(batches, "generator", watched)
-    train(run, **SMALL | {"epochs": 2, "patience": 2, "batch_size": 16})
+    small = SMALL | {"epochs": 2, "patience": 2, "batch_size": 16}
+    train(run, **small, feature_dropout=0.2, ssl_warmup_steps=5)
     assert len(keys) == len(set(keys))
-    places = {key[:3] for key in keys if len(key) == 4}
-    assert {key[3] for key in keys if len(key) == 4} == {batches.ID_DROPOUT, batches.SSL, batches.NEGATIVES}
-    assert len([key for key in keys if len(key) == 4]) == 3 * len(places)
-    assert {seed for seed, _, _ in places} == {1}
-    assert {epoch for _, epoch, _ in places} == {0, 1}
+    steps_of = {epoch: {key[2] for key in keys if len(key) == 4 and key[1] == epoch} for epoch in (0, 1)}
+    assert len(steps_of[0]) == len(steps_of[1]) > 1
+    main = {batches.ID_DROPOUT, batches.SSL, batches.NEGATIVES, batches.FEATURE_DROPOUT}
+    drawn = {(1, epoch, step, stream) for epoch, own in steps_of.items() for step in own for stream in main}
+    warm_up = {(1, batches.WARM_UP, step, stream) for step in range(5) for stream in main - {batches.NEGATIVES}}
+    assert {key for key in keys if len(key) == 4} == drawn | warm_up
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
