@@ -17,7 +17,11 @@ from pathlib import Path
 TOWERS = ("--widths", "256", "64", "--embedding-width", "32")
 ADAM = [(256, 0.001), (256, 0.003), (1024, 0.001), (1024, 0.003)]
 PEERS = {  # peer: its script, its flags, and the settings (batch size, learning rate), each a training of its own
-    "tfrs": ("tfrs_retrieval.py", TOWERS, [(256, 0.01), (256, 0.03), (1024, 0.03), (1024, 0.1)]),
+    "tfrs": (
+        "tfrs_retrieval.py",
+        TOWERS,
+        [*((256, r) for r in (0.003, 0.01, 0.03)), *((1024, r) for r in (0.01, 0.03, 0.1))],
+    ),
     "implicit-als": ("implicit_als.py", (), [()]),
     "librecommender": ("librecommender_two_tower.py", TOWERS, ADAM),
     "librecommender-cfm": ("librecommender_two_tower.py", (*TOWERS, "--ssl"), ADAM),
