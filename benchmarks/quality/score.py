@@ -93,7 +93,6 @@ def main() -> None:
         "high",
         "n",
         pl.lit(picked).alias("trial"),
-        pl.lit(count).alias("trials"),
         pl.lit(best).fill_nan(None).alias("validation"),
         pl.lit(released).alias("version"),
         pl.lit(datetime.datetime.now(datetime.UTC).date()).alias("date"),
