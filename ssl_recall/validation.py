@@ -51,17 +51,28 @@ def recall(
     history: int,
     k: int,
 ) -> dict[str, float]:
+    """Embed the whole catalogue and the held-out queries, and give `recall_of` their vectors."""
+    vectors = embed_queries(model, queries, log, items, history, held_out.queries.unique())
+    return recall_of(vectors, embed_items(model, items), log, held_out, k)
+
+
+def recall_of(
+    queries: Tensor,  # (R, D) of the R distinct held-out queries, ascending
+    items: Tensor,  # (N, D)
+    log: Interactions,
+    held_out: HeldOut,
+    k: int,
+) -> dict[str, float]:
     """Share of a slice's held-out pairs whose item is among the k nearest, what the query took in training aside.
 
     `recall_balanced` is the mean of head and tail: of all pairs the head has most, so recall alone hides the tail.
     A slice without pairs has NaN, and the balanced figure is then the other slice's.
     """
     rows, row_of_pair = held_out.queries.unique(return_inverse=True)
-    vectors = embed_queries(model, queries, log, items, history, rows)
     lengths = log.offsets[rows + 1] - log.offsets[rows]
     taken = log.items[ranges(log.offsets[rows], lengths)]
     known = (torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]), taken)
-    recalled, _ = top_k(vectors, embed_items(model, items), k, known)
+    recalled, _ = top_k(queries, items, k, known)
     hits = metrics.hits(recalled, row_of_pair, held_out.items).any(1)
     found = {name: hits[members].double().mean().item() for name, members in held_out.slices.items()}
     sides = [found[name] for name in ("head", "tail") if not math.isnan(found.get(name, math.nan))]

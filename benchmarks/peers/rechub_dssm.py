@@ -10,6 +10,8 @@ Adam, its default, moves every row of every table at every step.
 
 Batches are gathered from the catalogue's codes as whole tensors, the fastest way to feed it; its own data set, which
 gathers a row at a time, is slower. Lists are padded to their longest (at most 16) and averaged under a mask.
+
+With `--save FOLDER` it trains in earnest and leaves the vectors of every epoch for benchmarks/quality/score.py.
 """
 
 import argparse
@@ -70,13 +72,35 @@ def batches(run: Path, features: pl.DataFrame, size: int) -> Iterator[tuple[dict
             yield {name: codes[own[rows]] for own, table in sides for name, codes in table.items()}, label
 
 
+class Tempered(DSSM):
+    """With the temperature that DSSM is given and does not use where the negatives are in the batch."""
+
+    def user_tower(self, x):
+        """Give vectors of length 1 / temperature, so that the products that the trainer makes are cosines over it."""
+        return super().user_tower(x) / self.temperature
+
+
+def vectors(tower, table: dict[str, torch.Tensor]) -> np.ndarray:
+    """Embed every row of a table: (rows, D) float32."""
+    rows = len(next(iter(table.values())))
+    with torch.no_grad():
+        parts = [
+            tower({name: codes[low : low + 4096] for name, codes in table.items()}) for low in range(0, rows, 4096)
+        ]
+    return torch.cat(parts).numpy()
+
+
 def main() -> None:
-    """Time the steps of one epoch, stamped where its trainer takes a batch; the first are left out."""
+    """Time steps, stamped where its trainer takes a batch. Or train, and save the vectors of every epoch."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--batch-size", type=int, default=1024)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rate", type=float, default=0.001, help="Learning rate.")
+    parser.add_argument("--use-temperature", action="store_true", help="Repair it: cosines are divided by .05.")
     parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--epochs", type=int, default=12, help="With --save.")
+    parser.add_argument("--save", type=Path, help="Train, and write the vectors of every epoch into this folder.")
     parser.add_argument("--embedding-width", type=int, default=32)
     parser.add_argument("--widths", type=int, nargs="+", default=[256, 128])
     options = parser.parse_args()
@@ -86,8 +110,24 @@ def main() -> None:
     features = pl.read_parquet(options.run / "features.parquet")
     own = declared(features, options.embedding_width)
     tower = {"dims": options.widths}
-    model = DSSM(own["query"], own["item"], tower, tower, temperature=0.05)
-    trainer = MatchTrainer(model, mode=2, in_batch_neg=True, optimizer_params={"lr": 0.001})
+    kind = Tempered if options.use_temperature else DSSM
+    model = kind(own["query"], own["item"], tower, tower, temperature=0.05)
+    trainer = MatchTrainer(model, mode=2, in_batch_neg=True, optimizer_params={"lr": options.rate})
+    if options.save:
+        options.save.mkdir(parents=True, exist_ok=True)
+        sides = {side: tables(options.run, side, features) for side in ("query", "item")}
+        steps = pl.scan_parquet(options.run / "train.parquet").select(pl.len()).collect().item() // options.batch_size
+        feed = batches(options.run, features, options.batch_size)
+        for epoch in range(options.epochs):
+            trainer.train_one_epoch(itertools.islice(feed, steps))
+            model.eval()
+            np.savez(
+                options.save / f"batch={options.batch_size},rate={options.rate:g},epoch={epoch}.npz",
+                queries=vectors(model.user_tower, sides["query"]),
+                items=vectors(model.item_tower, sides["item"]),
+                version=torch_rechub.__version__,
+            )
+        return
     stamps = []
 
     def stamped():

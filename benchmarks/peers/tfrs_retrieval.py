@@ -3,6 +3,7 @@
     pip install tensorflow-cpu tf-keras tensorflow-recommenders polars
     python benchmarks/peers/tfrs_retrieval.py --run runs/debian --batch-size 1024 --threads 2
 
+With `--save FOLDER` it trains in earnest and leaves the vectors of every epoch for benchmarks/quality/score.py.
 The catalogue's codes are a constant of the graph and are gathered by row, the fastest way to feed it; lists are padded
 to their longest (at most 16) and averaged under a mask.
 """
@@ -85,14 +86,22 @@ class Model(tfrs.Model):
         )
 
 
+def vectors(tower: Tower, rows: int) -> np.ndarray:
+    """Embed every row of its table: (rows, D) float32."""
+    return np.concatenate([tower(tf.range(low, min(low + 4096, rows))).numpy() for low in range(0, rows, 4096)])
+
+
 def main() -> None:
-    """Time epochs of a fixed number of steps; the first, which traces the graph, is left out."""
+    """Time steps; the first, which trace the graph, are left out. Or train, and save the vectors of every epoch."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--batch-size", type=int, default=1024)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--optimiser", default="adagrad", choices=["adagrad", "adam"])
+    parser.add_argument("--rate", type=float, help="Learning rate. [default: .1 of Adagrad, .001 of Adam]")
     parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--epochs", type=int, default=12, help="With --save.")
+    parser.add_argument("--save", type=Path, help="Train, and write the vectors of every epoch into this folder.")
     parser.add_argument("--embedding-width", type=int, default=32)
     parser.add_argument("--widths", type=int, nargs="+", default=[256, 128])
     options = parser.parse_args()
@@ -108,13 +117,28 @@ def main() -> None:
     }
     towers = [Tower(columns[side], embeddings, options.widths) for side in ("query", "item")]
     model = Model(*towers, pl.read_parquet(options.run / "popularity.parquet")["p"].to_numpy())
-    rate = {"adagrad": keras.optimizers.Adagrad(0.1), "adam": keras.optimizers.Adam(0.001)}
-    model.compile(optimizer=rate[options.optimiser])
+    keras.utils.set_random_seed(1)
+    optimiser, usual = {"adagrad": (keras.optimizers.Adagrad, 0.1), "adam": (keras.optimizers.Adam, 0.001)}[
+        options.optimiser
+    ]
+    rate = options.rate or usual
+    model.compile(optimizer=optimiser(rate))
     log = pl.read_parquet(options.run / "train.parquet")
     pairs = (log["query_index"].to_numpy(), log["item_index"].to_numpy())
-    data = tf.data.Dataset.from_tensor_slices(pairs).shuffle(100_000, seed=1).repeat()
+    data = tf.data.Dataset.from_tensor_slices(pairs).shuffle(len(log), seed=1).repeat()
     batches = iter(data.batch(options.batch_size, drop_remainder=True).prefetch(4))
     step = tf.function(lambda batch: model.train_step(batch))
+    if options.save:
+        options.save.mkdir(parents=True, exist_ok=True)
+        for epoch in range(options.epochs):
+            for _ in range(len(log) // options.batch_size):
+                step(next(batches))
+            query, item = (
+                vectors(tower, len(columns[side][0][0])) for side, tower in zip(columns, towers, strict=True)
+            )
+            name = f"batch={options.batch_size},rate={rate:g},epoch={epoch}.npz"
+            np.savez(options.save / name, queries=query, items=item, version=tfrs.__version__)
+        return
     for _ in range(10):
         step(next(batches))
     times = []

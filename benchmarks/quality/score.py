@@ -1,0 +1,110 @@
+"""Recall of anybody's vectors on a prepared run folder, by the code of `train` (validation) and `evaluate` (test).
+
+    python benchmarks/quality/score.py --run runs/debian --data debian --name tfrs --vectors runs/tfrs
+    python benchmarks/quality/score.py --run runs/debian --data debian --name ours --vectors runs/debian
+    python benchmarks/quality/score.py --run runs/debian --data debian --name most-popular
+
+--vectors is a folder of trials (one epoch of one setting each): TRIAL.npz with items (N, D) and queries (Q, D) in the
+order of the run folder's tables, and version; or a folder with what `export-embeddings` wrote, which is one trial. A
+score is the dot product. The trial with the best mean of head and tail recall@50 on the validation pairs is measured
+on the test pairs, the other .npz files are deleted. Its rows replace those of the same data, fraction, model, seed and
+settings. Without --vectors it is most-popular that is measured.
+"""
+
+import argparse
+import datetime
+import math
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+
+from ssl_recall import batches, metrics, retrieval, validation
+from stages import artifacts, evaluate, models, processor, train
+
+READS = ("train.parquet", "validation.parquet", "test.parquet", "popularity.parquet", "queries.parquet")
+KEY = ["data", "fraction", "model", "seed", "settings"]
+Vectors = tuple[torch.Tensor, torch.Tensor]  # (Q, D), (N, D)
+
+
+def trials(folder: Path) -> Iterator[tuple[str, str, Vectors]]:
+    """Give (trial, version, vectors) of everything in the folder."""
+    for path in sorted(folder.glob("*.npz")):
+        with np.load(path) as file:
+            queries, items = (torch.from_numpy(file[name].astype(np.float32)) for name in ("queries", "items"))
+            yield path.stem, str(file["version"]), (queries, items)
+    if (folder / "item_embeddings.parquet").exists():
+        queries, items = (
+            torch.from_numpy(pl.read_parquet(folder / f"{side}_embeddings.parquet")["embedding"].to_numpy().copy())
+            for side in ("query", "item")
+        )
+        epoch = pl.read_parquet(folder / "training.parquet").filter("best")["epoch"][0]
+        yield f"epoch={epoch}", version("ssl-recall"), (queries, items)
+
+
+def held_out(job: artifacts.Job, counts: torch.Tensor, queries: int) -> validation.HeldOut:
+    """Draw the validation pairs that `train` draws with its default settings."""
+    log = models.log_from(job, "validation.parquet", queries)
+    drawn = batches.generator(1, train.VALIDATION)
+    return validation.sample(log.queries, log.items, metrics.slices(counts), 5000, drawn)
+
+
+def main() -> None:
+    """Pick the best trial, measure it, and put its rows into the table of results."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--run", type=Path, required=True, help="Prepared, with compute-popularity.")
+    parser.add_argument("--vectors", type=Path)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--fraction", type=float, default=1.0, help="The run folder's --train-fraction.")
+    parser.add_argument("--name", required=True, help="Of the model.")
+    parser.add_argument("--seed", type=int, default=1, help="That the model was trained with.")
+    parser.add_argument("--settings", default="", help="What else sets the model apart.")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/quality.parquet"))
+    options = parser.parse_args()
+    processor.use(1, torch.device("cpu"))
+
+    with artifacts.reading(options.run, READS) as job:
+        truth = evaluate._truth(job)
+        rows = job.rows("queries.parquet")
+        sample, log = held_out(job, truth.counts, rows), models.log_from(job, "train.parquet", rows)
+    asked = sample.queries.unique()
+    best, picked, released, count = math.nan, "", "", 0
+    lists = retrieval.most_popular(truth.counts, len(truth.queries), 50, truth.known)
+    for trial, release, (queries, items) in trials(options.vectors) if options.vectors else ():
+        assert (len(queries), len(items)) == (rows, len(truth.counts)), f"{trial}: vectors of another run folder"
+        figure = validation.recall_of(queries[asked], items, log, sample, 50)["recall_balanced"]
+        print(f"{options.name} {trial}: {figure:.4f}", flush=True)
+        count += 1
+        if not figure <= best:
+            best, picked, released = figure, trial, release
+            lists, _ = retrieval.top_k(queries[truth.queries], items, 50, truth.known)
+    assert count or not options.vectors, f"{options.vectors}: no vectors"
+    measured = evaluate._measure(
+        truth, {options.name: lists}, {"k": [50], "head_share": metrics.HEAD_SHARE, "bootstrap": 1000, "seed": 1}
+    )
+    new = measured.filter(metric="recall").select(
+        *(pl.lit(getattr(options, "name" if key == "model" else key)).alias(key) for key in KEY),
+        "slice",
+        pl.col("value").alias("recall_at_50"),
+        "low",
+        "high",
+        "n",
+        pl.lit(picked).alias("trial"),
+        pl.lit(best).fill_nan(None).alias("validation"),
+        pl.lit(released).alias("version"),
+        pl.lit(datetime.datetime.now(datetime.UTC).date()).alias("date"),
+    )
+    old = pl.read_parquet(options.out) if options.out.exists() else new.clear()
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    pl.concat([old.join(new, on=KEY, how="anti"), new]).sort(*KEY, maintain_order=True).write_parquet(options.out)
+    print(new.select("model", "slice", "recall_at_50", "low", "high", "n", "trial"))
+    for path in options.vectors.glob("*.npz") if options.vectors else ():
+        if path.stem != picked:
+            path.unlink()
+
+
+if __name__ == "__main__":
+    main()
