@@ -50,10 +50,12 @@ def ablate(
     """Train each arm over a few seeds, and say by how much it recalls more than the model without self-supervision.
 
     Reads features, items, queries, train, validation, test, popularity, mutual_information and (where it is there)
-    tuning; writes ablation.parquet and ablation.md. The arms are no-ssl, spread-out, value-dropout, complementary,
-    random-mask, correlated-no-dropout and correlated, with the settings of [train] and [build-views]; a table
+    tuning; writes ablation.parquet and ablation.md. The arms are those of the paper, without warm-up and neighbours
+    (no-ssl, feature-dropout, spread-out, value-dropout, complementary, random-mask, correlated-no-dropout, correlated),
+    and ssl, the settings of [train] and [build-views] as they are, which the others start from; a table
     [ablate.arms.NAME] of the settings file changes one or adds one. What has been trained is kept in RUN/ablation/: a
-    stopped run goes on where it was, and only what has changed is trained again.
+    stopped run goes on where it was, and only what has changed is trained again. What `tune` found for no-ssl is taken
+    for all arms that it did not look at.
     """
     every = arms.known(ctx, config)
     picked = arms.chosen(every, [arms.BASE, *(arm or every)])
@@ -65,7 +67,9 @@ def ablate(
     with job:
         if not job.up_to_date:
             best = _tuned(job) if tuned else {}
-            every = arms.with_precision({name: own.tuned(best.get(name, {})) for name, own in every.items()})
+            every = arms.with_precision(
+                {name: own.tuned(best.get(name, best.get(arms.BASE, {}))) for name, own in every.items()}
+            )
             _warn(job, picked, best, tuned=tuned)
             truth = evaluate.truth_of(job)
             numbers = range(1, seeds + 1)
@@ -102,8 +106,11 @@ def _warn(job: artifacts.Job, picked: dict[str, arms.Arm], best: dict[str, Any],
     """Say at once what makes the table hard to believe."""
     train.warn_of_few_steps(job.rows("train.parquet"), picked[arms.BASE].train)
     untuned = [name for name in picked if name not in best]
-    if tuned and best and untuned and len(untuned) < len(picked):
-        console.warn(f"{', '.join(untuned)}: not tuned, the others are; run ssl-recall tune for all, or --no-tuned")
+    if tuned and best.keys() & picked.keys() - {arms.BASE} and untuned:
+        how = (
+            f"take the settings of {arms.BASE}, while others are tuned themselves" if arms.BASE in best else "not tuned"
+        )
+        console.warn(f"{', '.join(untuned)}: {how}; run ssl-recall tune for all, or --no-tuned")
 
 
 def _measure(cells: list[ranks.Cell], pairs: int, jobs: int, *, force: bool) -> None:
@@ -183,7 +190,8 @@ def _note(job: artifacts.Job, seeds: int, tuned: list[str]) -> str:
 
     sizes = {name: job.rows(f"{name}.parquet") for name in ("items", "queries", "train", "validation", "test")}
     said = ", ".join(f"{rows:,} {name}" for name, rows in sizes.items())
+    others = f"; the others take the settings of {arms.BASE}" if arms.BASE in tuned else ""
     return (
-        f"Rows: {said}. Seeds: 1 to {seeds}. Tuned: {', '.join(tuned) or 'none'}. "
+        f"Rows: {said}. Seeds: 1 to {seeds}. Tuned: {', '.join(tuned) or 'none'}{others}. "
         f"ssl-recall {version('ssl-recall')}, torch {torch.__version__}, Python {platform.python_version()}."
     )

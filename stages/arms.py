@@ -22,15 +22,20 @@ if TYPE_CHECKING:
     from ssl_recall.towers import TwoTower
 
 BASE = "no-ssl"  # what every arm is compared with
-ARMS: dict[str, dict[str, Any]] = {  # the rows of Yao et al., as changes to the settings of build-views and train
+OWN = "ssl"  # the settings as they are
+VIEWS_ALONE = {"ssl": True, "ssl_warmup_steps": 0, "ssl_neighbour_weight": 0.0}  # as in the paper
+ARMS: dict[
+    str, dict[str, Any]
+] = {  # changes to the settings of build-views and train: the rows of Yao et al., and ours
     BASE: {"ssl": False},
     "feature-dropout": {"ssl": False, "feature_dropout": 0.3},
-    "spread-out": {"ssl": True, "transform": Transform.DROPOUT, "value_dropout": 0.0},
-    "value-dropout": {"ssl": True, "transform": Transform.DROPOUT},
-    "complementary": {"ssl": True, "transform": Transform.COMPLEMENTARY},
-    "random-mask": {"ssl": True, "transform": Transform.RANDOM_MASK},
-    "correlated-no-dropout": {"ssl": True, "transform": Transform.CORRELATED, "value_dropout": 0.0},
-    "correlated": {"ssl": True, "transform": Transform.CORRELATED},
+    "spread-out": VIEWS_ALONE | {"transform": Transform.DROPOUT, "value_dropout": 0.0},
+    "value-dropout": VIEWS_ALONE | {"transform": Transform.DROPOUT},
+    "complementary": VIEWS_ALONE | {"transform": Transform.COMPLEMENTARY},
+    "random-mask": VIEWS_ALONE | {"transform": Transform.RANDOM_MASK},
+    "correlated-no-dropout": VIEWS_ALONE | {"transform": Transform.CORRELATED, "value_dropout": 0.0},
+    "correlated": VIEWS_ALONE | {"transform": Transform.CORRELATED},
+    OWN: {"ssl": True},
 }
 MEASURED = "mutual_information.parquet"  # what only the views are drawn from
 

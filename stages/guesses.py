@@ -24,6 +24,7 @@ LABEL_WORDS = {"id", "code", "key", "zip", "zipcode", "postcode"}  # numbers und
 WEIGHT_NAMES = re.compile(r"^(rating|weight|score|stars?|quantity|count|value|plays?|clicks?)s?$", re.I)
 MANY = 100  # distinct whole numbers from which they are taken for amounts and not for names
 NEAR_UNIQUE = 0.8
+STEPS = 80  # of a pass over the log that are enough
 SEPARATORS = ("|", ";", ",")
 
 
@@ -156,6 +157,11 @@ def _holds_times(values: "pl.Series") -> bool:
         return False
     middle = float(values.cast(pl.Float64).drop_nulls().median() or 0.0)  # type: ignore[arg-type]
     return values.name.lower() in TIME_WORDS or any(3e8 * unit <= middle <= 5e9 * unit for unit in tables.UNITS)
+
+
+def batch_size(interactions: int) -> int:
+    """Give the largest power of two of which a pass over so many interactions has STEPS steps, 32 at least."""
+    return max(32, 1 << max(interactions // STEPS, 1).bit_length() - 1)
 
 
 def of_no_time(values: "pl.Series") -> str:

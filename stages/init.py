@@ -75,7 +75,7 @@ def init(
             "[prepare.query_features]",
             *_features(asked[[c for c in asked.columns if c != found.query_id]], guess),
         ]
-    lines += _defaults()
+    lines += _defaults(log.height)
     with publish.replacing(output) as file:
         file.write(("\n".join(lines) + "\n").encode())
     if found.unusable_time is not None:
@@ -132,8 +132,11 @@ def _features(frame: "pl.DataFrame", guess: "Callable[[pl.Series], tuple[str, st
         yield f"{_key(values.name)} = {_text(kind)}  # {console.printable(why)}"
 
 
-def _defaults() -> Iterator[str]:
-    """Give the other stages' main settings with their defaults, commented out; taken from the commands themselves."""
+def _defaults(interactions: int) -> Iterator[str]:
+    """Give the other stages' main settings with their defaults, commented out; taken from the commands themselves.
+
+    The batch is set where the default would leave a pass over the log too few steps.
+    """
     from typer.main import get_command
 
     from .cli import app
@@ -146,6 +149,9 @@ def _defaults() -> Iterator[str]:
         for name in names:
             default, text = parameters[name].default, " ".join((parameters[name].help or "").split())
             value = _toml(default)
+            if name == "batch_size" and (size := guesses.batch_size(interactions)) < default:
+                yield f"{name} = {size}  # {text} {interactions:,} interactions are few for {default}."
+                continue
             yield f"# {name} = {value}  # {text}" if value else f"# {name} = ...  # {text}"
 
 

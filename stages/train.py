@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import artifacts, console, contract, models, processor
+from . import artifacts, console, contract, guesses, models, processor
 from .errors import InputError, NumberError, SettingsError
 
 if TYPE_CHECKING:
@@ -214,8 +214,7 @@ def warn_of_few_steps(rows: int, settings: dict[str, Any]) -> None:
     steps = max(rows // settings["batch_size"], 1)
     if steps * settings["epochs"] >= FEW:
         return
-    size = max(32, 2 ** ((rows // 20).bit_length() - 1)) if rows >= 20 else 32
-    size = min(size, settings["batch_size"])
+    size = min(guesses.batch_size(rows), settings["batch_size"])
     epochs = max(settings["epochs"], -(-2 * FEW // max(rows // size, 1)))
     console.warn(
         f"{rows:,} interactions are {steps} steps an epoch at --batch-size {settings['batch_size']}, "

@@ -48,6 +48,8 @@ SSL_SPACE: Space = {
     "ssl_weight": {"low": 0.01, "high": 3.0, "log": True},
     "ssl_temperature": {"low": 0.05, "high": 0.5, "log": True},
     "ssl_batch_size": {"choices": (256, 512, 1024, 2048)},
+    "ssl_warmup_steps": {"choices": (0, 100, 200, 400)},
+    "ssl_neighbour_weight": {"low": 0.1, "high": 3.0, "log": True},
     "value_dropout": {"low": 0.0, "high": 0.6},
     "mask_rate": {"low": 0.2, "high": 0.8},
 }
@@ -72,7 +74,7 @@ def tune(
     config: artifacts.ConfigOption = None,
     arm: Annotated[
         list[str] | None,
-        typer.Option(help="An arm of `ablate`; repeatable. [default: no-ssl random-mask]", show_default=False),
+        typer.Option(help="An arm of `ablate`; repeatable. [default: no-ssl ssl]", show_default=False),
     ] = None,
     trials: Annotated[int, typer.Option(min=1, max=100_000, help="In all, the same for each arm.")] = 20,
     seeds: Annotated[int, typer.Option(min=1, max=1000, help="Trainings a trial; its value is their mean.")] = 1,
@@ -91,7 +93,7 @@ def tune(
     """
     _need_optuna()
     every = arms.known(ctx, config)
-    picked = arms.chosen(every, arm or ["no-ssl", "random-mask"])
+    picked = arms.chosen(every, arm or [arms.BASE, arms.OWN])
     settings = {"trials": trials, "seeds": seeds, "select_on": select_on, "seed": seed, "config": config}
     settings |= {f"arm {name}": own.settings for name, own in picked.items()}
     with artifacts.Job(run, "tune", settings, reads=READS, writes=WRITES, force=force) as job:

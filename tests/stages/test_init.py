@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
+from stages import guesses
 from stages.cli import app
 from stages.errors import SettingsError
 from stages.init import init
@@ -192,3 +193,21 @@ def test_a_mistyped_path_is_answered_with_the_nearest(tmp_path: Path) -> None:
         init(paths["interactions"], tmp_path / "item.parquet", output=tmp_path / "settings.toml")
     with pytest.raises(SettingsError, match=r"no Parquet or CSV file there; there is no folder .*/nowhere"):
         init(paths["interactions"], tmp_path / "nowhere" / "items.parquet", output=tmp_path / "settings.toml")
+
+
+def test_a_short_log_gets_a_batch_that_leaves_it_steps(tmp_path: Path) -> None:
+    assert settings_of(tmp_path)["train"] == {"batch_size": 32}
+    assert [guesses.batch_size(rows) for rows in (0, 159, 5119, 5120, 21_825, 81_919, 81_920)] == [
+        32,
+        32,
+        32,
+        64,
+        256,
+        512,
+        1024,
+    ]
+    long = pl.concat([pl.read_parquet(tmp_path / "interactions.parquet")] * 100)
+    long.write_parquet(tmp_path / "interactions.parquet")
+    init(tmp_path / "interactions.parquet", tmp_path / "items.parquet", output=tmp_path / "long.toml")
+    assert tomllib.loads((tmp_path / "long.toml").read_text())["train"] == {}
+    assert "\n# batch_size = 1024  #" in (tmp_path / "long.toml").read_text()

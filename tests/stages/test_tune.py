@@ -30,7 +30,7 @@ def test_each_arm_has_its_trials_and_the_first_is_the_settings_file_s(shop: Path
     (shop / "run" / "test.parquet").unlink()  # nobody looks at it
     said = tune("--trials", "3")
     assert said.count(" trial ") == 6
-    for arm, ssl in (("no-ssl", False), ("random-mask", True)):
+    for arm, ssl in (("no-ssl", False), ("ssl", True)):
         found = rows(shop, arm)
         assert [row["trial"] for row in found] == [0, 1, 2]
         settings = [json.loads(row["settings"]) for row in found]
@@ -108,10 +108,15 @@ def test_ablate_takes_the_best_trial_but_for_what_makes_the_arm(shop: Path) -> N
     settings = json.loads(best["settings"][0])
     flags = ("--arm", "random-mask", "--arm", "correlated", "--seeds", "1", "--k", "3")
     said = ablate(*flags)
-    assert "correlated: not tuned, the others are" in said
+    assert "correlated: take the settings of no-ssl, while others are tuned themselves" in said
     told = about(shop, "random-mask")
     assert settings.items() <= (told["train"] | told["views"]).items()
-    assert "Tuned: no-ssl, random-mask." in (shop / "run" / "ablation.md").read_text()
+    base = pl.read_parquet(path).filter(pl.col("best"), pl.col("arm") == "no-ssl")["settings"][0]
+    assert json.loads(base).items() <= about(shop, "correlated")["train"].items()
+    assert (
+        "Tuned: no-ssl, random-mask; the others take the settings of no-ssl."
+        in (shop / "run" / "ablation.md").read_text()
+    )
     ablate(*flags, "--no-tuned")
     assert about(shop, "random-mask")["train"]["embedding_width"] == 8
     assert "Tuned: none." in (shop / "run" / "ablation.md").read_text()
