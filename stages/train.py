@@ -65,7 +65,7 @@ def train(
     ] = SeedPer.BATCH,
     ssl_warmup_steps: Annotated[
         int, typer.Option(min=0, help="Steps of the self-supervised task alone before the first epoch.")
-    ] = 200,
+    ] = 400,
     ssl_neighbour_weight: Annotated[
         float,
         typer.Option(
@@ -98,7 +98,7 @@ def train(
     ] = 0.1,
     initial_accumulator: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Of the row-wise Adagrad: rows with small gradients move little.")
-    ] = 1e-7,
+    ] = 1e-5,
     average_decay: Annotated[
         float,
         typer.Option(min=0.0, max=0.9999, help="Of the running average of the perceptrons' weights that is kept."),

@@ -151,6 +151,7 @@ batch_size = 32
 further_negatives = 16
 ssl_batch_size = 16
 embedding_width = 8
+ssl_warmup_steps = 3
 hidden = [8]
 width = 8
 precision = "float32"

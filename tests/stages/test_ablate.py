@@ -20,7 +20,7 @@ from stages.errors import SettingsError
 
 TOOL = Path(sys.executable).with_name("ssl-recall")
 # after [train]: the weights stay the first ones
-STILL = "\nlearning_rate = 1e-6\nembedding_learning_rate = 1e-6\nssl_warmup_steps = 0\n"
+STILL = "\nlearning_rate = 1e-6\nembedding_learning_rate = 1e-6\n"
 
 
 def ablate(*flags: str, command: str = "ablate") -> str:

@@ -53,7 +53,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     compute_popularity(run)
     compute_mi(run)
     build_views(run, variants=2)
-    train(run, epochs=1, batch_size=64, ssl_batch_size=16, embedding_width=4, hidden=[8], width=WIDTH)
+    train(
+        run, epochs=1, batch_size=64, ssl_batch_size=16, ssl_warmup_steps=3, embedding_width=4, hidden=[8], width=WIDTH
+    )
     export_embeddings(run)
     return run
 

@@ -46,6 +46,7 @@ batch_size = 64
 ssl_batch_size = 16
 ssl_weight = 0.3
 embedding_width = 4
+ssl_warmup_steps = 3
 hidden = [8]
 width = 4
 

@@ -21,7 +21,15 @@ from stages.export_embeddings import _frame, export_embeddings
 from stages.prepare import prepare
 from stages.train import SeedPer, SelectOn, train
 
-SMALL = {"epochs": 2, "batch_size": 64, "ssl_batch_size": 32, "further_negatives": 16, "embedding_width": 8, "width": 8}
+SMALL = {
+    "epochs": 2,
+    "batch_size": 64,
+    "ssl_batch_size": 32,
+    "ssl_warmup_steps": 3,
+    "further_negatives": 16,
+    "embedding_width": 8,
+    "width": 8,
+}
 
 
 @pytest.fixture

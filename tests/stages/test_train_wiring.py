@@ -22,6 +22,7 @@ SMALL: dict[str, Any] = {
     "epochs": 3,
     "batch_size": 64,
     "ssl_batch_size": 32,
+    "ssl_warmup_steps": 3,
     "further_negatives": 16,
     "embedding_width": 8,
     "width": 8,
@@ -132,7 +133,7 @@ def test_no_two_steps_share_a_draw(run: Path, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(batches, "generator", watched)
     small = SMALL | {"epochs": 2, "patience": 2, "batch_size": 16}
-    train(run, **small, feature_dropout=0.2, ssl_warmup_steps=5)
+    train(run, **small | {"feature_dropout": 0.2, "ssl_warmup_steps": 5})
     assert len(keys) == len(set(keys))
     steps_of = {epoch: {key[2] for key in keys if len(key) == 4 and key[1] == epoch} for epoch in (0, 1)}
     assert len(steps_of[0]) == len(steps_of[1]) > 1
