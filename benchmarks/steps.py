@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--ssl", action="store_true", help="With as many items a step as interactions.")
     parser.add_argument("--further-negatives", type=int, default=0)
+    parser.add_argument("--neighbours", action="store_true", help="With --ssl: of the items, as train has it.")
     parser.add_argument("--no-straight", action="store_true", help="Without the straight path, which no peer has.")
     parser.add_argument("--embedding-width", type=int, default=32)
     parser.add_argument("--hidden", type=int, nargs="+", default=[256])
@@ -44,6 +45,8 @@ def main() -> None:
         "ssl_batch_size": options.batch_size,
         "ssl_temperature": 0.1,
         "ssl_seed_per": SeedPer.BATCH,
+        "ssl_warmup_steps": 0,
+        "ssl_neighbour_weight": 1.0 if options.neighbours else 0.0,
         "temperature": 0.05,
         "logq": True,
         "batch_size": options.batch_size,
@@ -52,6 +55,7 @@ def main() -> None:
         "validation_queries": 100,
         "select_on": SelectOn.ALL,
         "id_dropout": 0.1,
+        "feature_dropout": 0.0,
         "history": 0,
         "seed": 1,
         "embedding_width": options.embedding_width,
@@ -67,7 +71,7 @@ def main() -> None:
             tower.skip = None
             tower.vectors = without_straight_path(tower)
     model.to(options.device)
-    steppers = training.optimisers(model, 0.001, 0.1, 1e-7)
+    steppers = training.optimisers(model, 0.001, 0.1, 1e-5)
     average = optimisers.RunningAverage(training.dense_weights(model), 0.99)
     planner = steps.Planner(data, objective_of(settings), model, 1)
     spare = processor.has_a_core_to_spare(options.threads, torch.device(options.device)) and not options.plan_in_turn

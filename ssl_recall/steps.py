@@ -233,7 +233,8 @@ def _table_rows(bags: Bags, starts: Tensor) -> Tensor:
 
 
 def _as_query(items: EncodedTable, queries: EncodedTable) -> list[int | None] | None:
-    """Say which feature of an item stands for each feature of a query, None where queries are described otherwise."""
+    """Say which feature of an item stands for each feature of a query, None where more than the id is not shared."""
     places = [items.vocabularies.index(name) if name in items.vocabularies else None for name in queries.vocabularies]
-    dense = any(kind is Kind.DENSE for kind in queries.kinds)
-    return None if dense or all(place is None for place in places) else places
+    shared = [kind for kind, place in zip(queries.kinds, places, strict=True) if place is not None]
+    described = any(kind is not Kind.ID for kind in shared) and Kind.DENSE not in queries.kinds
+    return places if described else None

@@ -1,41 +1,55 @@
-"""Print what is in benchmarks/results as Markdown: test recall@50 by slice, a row a model or an arm.
+"""Write what is in benchmarks/results into benchmarks/RESULTS.md: test recall@50 by slice, a row a model or an arm.
 
-python benchmarks/quality/table.py
+    python benchmarks/quality/table.py
 
 quality.parquet is what score.py measured; ablation-DATA-FRACTION.parquet the ablation.parquet of a run folder.
 """
 
-import argparse
+from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
 
 from stages import ablation_table
 
-SLICES = ("all", "head", "tail", "cold", "warm-tail")
+BENCHMARKS = Path(__file__).parents[1]
+BEGIN, END = "<!-- begin: made by quality/table.py -->\n", "<!-- end -->\n"
+SLICES = ablation_table.SLICES
 
 
-def main() -> None:
-    """Give each data set and share of its training interactions its tables; seeds are averaged."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
-    folder = parser.parse_args().results
-    for path in sorted(folder.glob("ablation-*.parquet")):
-        frame, (data, fraction) = pl.read_parquet(path), path.stem.removeprefix("ablation-").rsplit("-", 1)
-        seeds = frame["seeds"].drop_nulls().max()
-        print(f"\n### Arms: {data}, {float(fraction):.0%} of the training interactions, {seeds} seeds\n")
-        print(ablation_table.markdown(frame, ""))
-    rows = pl.read_parquet(folder / "quality.parquet")
+def arms(path: Path) -> Iterator[str]:
+    """Give an ablation as lines of Markdown."""
+    frame, (data, fraction) = pl.read_parquet(path), path.stem.removeprefix("ablation-").rsplit("-", 1)
+    seeds = frame.filter(pl.col("arm") != "most-popular")["seeds"].max()
+    yield f"### {data}, {float(fraction):.0%} of the training interactions: arms, {seeds} seeds\n"
+    table = ablation_table.markdown(frame, "").splitlines()
+    yield from (line for line in table if line.startswith("|"))
+    yield ""
+
+
+def libraries(rows: pl.DataFrame) -> Iterator[str]:
+    """Give the figures of score.py as lines of Markdown; seeds are averaged."""
     for (data, fraction), part in rows.group_by("data", "fraction", maintain_order=True):
         pairs = dict(part.unique("slice").select("slice", "n").iter_rows())
-        print(f"\n### Libraries: {data}, {fraction:.0%} of the training interactions\n")
-        print("| model | " + " | ".join(f"{name} ({pairs[name]:,})" for name in SLICES) + " | picked |")
-        print("| --- |" + " --- |" * (len(SLICES) + 1))
+        yield f"### {data}, {fraction:.0%} of the training interactions: libraries\n"
+        yield "| model | " + " | ".join(SLICES) + " | picked |"
+        yield "| --- |" + " ---: |" * len(SLICES) + " --- |"
         for (model, settings), found in part.group_by("model", "settings", maintain_order=True):
             mean = dict(found.group_by("slice").agg(pl.col("recall_at_50").mean()).iter_rows())
             name = f"{model}, {settings}" if settings else model
-            figures = " | ".join(f"{mean[part]:.3f}" for part in SLICES)
-            print(f"| {name} | {figures} | {', '.join(found['trial'].unique(maintain_order=True))} |")
+            figures = " | ".join(f"{mean[part]:.3f}".removeprefix("0") for part in SLICES)
+            yield f"| {name} | {figures} | {', '.join(found['trial'].unique(maintain_order=True))} |"
+        yield "| test pairs | " + " | ".join(f"{pairs[name]:,}" for name in SLICES) + " | |"
+        yield ""
+
+
+def main() -> None:
+    """Put the tables between their marks."""
+    lines = [line for path in sorted((BENCHMARKS / "results").glob("ablation-*.parquet")) for line in arms(path)]
+    lines += libraries(pl.read_parquet(BENCHMARKS / "results" / "quality.parquet"))
+    page = BENCHMARKS / "RESULTS.md"
+    before, rest = page.read_text().split(BEGIN)
+    page.write_text(before + BEGIN + "\n" + "\n".join(lines) + "\n" + END + rest.split(END)[1])
 
 
 if __name__ == "__main__":

@@ -450,6 +450,25 @@ def test_where_queries_are_items_the_query_tower_asks_for_the_neighbour() -> Non
     assert (found - alone).item() == pytest.approx(0.6 * expected, rel=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("kinds", "places"),
+    [
+        ({"item_id": Kind.ID, "words": Kind.MULTI_VALUED}, [0, 1]),
+        ({"words": Kind.MULTI_VALUED, "age": Kind.CATEGORICAL}, [1, None]),
+        ({"item_id": Kind.ID, "age": Kind.CATEGORICAL}, None),  # a new item's id says nothing
+        ({"user": Kind.ID}, None),
+        ({"item_id": Kind.ID, "words": Kind.MULTI_VALUED, "image": Kind.DENSE}, None),
+    ],
+)
+def test_items_ask_only_where_queries_are_described_as_they_are(
+    kinds: dict[str, Kind], places: list[int | None] | None
+) -> None:
+    queries = table_of(kinds, [[0] for _ in kinds], torch.zeros(1, 2) if "image" in kinds else None)
+    planner = steps.Planner(replace(data_of(), queries=queries), BESIDE, model_of(), 0)
+    assert planner.as_query == places
+    assert steps.Planner(planner.data, replace(BESIDE, history=2), model_of(history=True), 0).as_query is None
+
+
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=12))
 @few
 def test_a_neighbour_drawn_by_another_item_is_a_negative_unless_it_is_ones_own_or_oneself(
