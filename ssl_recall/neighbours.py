@@ -1,7 +1,9 @@
 """Neighbours: two items that share a value which few others bear, a pair of positives that needs no interaction.
 
 What most items bear says nothing about two of them, so an item finds its neighbour through one of its values with a
-probability proportional to 1 / (n - 1), n being how many items bear the value.
+probability proportional to 1 / (n - 1), n being how many items bear the value. Where the query tower can take an item,
+as a query or as all that a query has taken, that is who asks for the neighbour (`steps.py`); else both vectors are the
+item tower's.
 """
 
 from dataclasses import dataclass

@@ -63,8 +63,8 @@ class Step:
     B and C are 0 in a step of the self-supervised task alone.
     """
 
-    queries: Bags  # B rows; then the H items, where the query tower takes their features
-    past: Bags | None  # B rows, what each query took before
+    queries: Bags  # B rows; then the H items, where the query tower takes them: their features, or that they were taken
+    past: Bags | None  # B rows, what each query took before; then the H items
     items: Bags  # C rows of candidates, M of view a, M of view b; H items, where it does not; H neighbours
     pooling: Pooling  # of the bags of all three, in this order
     own: Tensor  # (B,) int64, the candidate that is the query's positive
@@ -135,7 +135,10 @@ class Planner:
                 beside = views.neighbour(ids, variant)
                 ids, beside = ids[beside >= 0], beside[beside >= 0]
                 whole = bags_of(data.items, ids)
-                if self.as_query is not None:
+                if past is not None:
+                    queries.append(nothing_known(data.queries, len(ids)))
+                    past = join([past, select(whole, len(data.items.names), [data.items.kinds.index(Kind.ID)])])
+                elif self.as_query is not None:
                     queries.append(select(whole, len(data.items.names), self.as_query))
                 else:
                     items.append(whole)
@@ -167,6 +170,13 @@ def hide_ids(bags: Bags, table: EncodedTable, rows: Tensor) -> Bags:
     codes = bags.codes.clone()
     codes[ids[rows]] = DEFAULT
     return replace(bags, codes=codes)
+
+
+def nothing_known(table: EncodedTable, rows: int) -> Bags:
+    """Give queries of which every feature is missing."""
+    codes = torch.full((rows * len(table.names),), DEFAULT, dtype=torch.int64)
+    dense = {name: vectors.new_zeros(rows, vectors.shape[1]) for name, vectors in table.dense.items()}
+    return Bags(codes, torch.ones_like(codes), dense)
 
 
 def drop_features(bags: Bags, table: EncodedTable, rate: float, source: torch.Generator) -> Bags:

@@ -175,7 +175,7 @@ def step_losses(model: TwoTower, step: Step, objective: Objective) -> tuple[Tens
     pooled = pool(model.embeddings.weight, step.pooling)
     parts = [len(bags.lengths) if bags is not None else 0 for bags in (step.queries, step.past, step.items)]
     of_queries, of_past, of_items = pooled.split(parts)  # split's gradient is one copy, a slice's is zeros and a sum
-    past = of_past.view(batch, 1, width) if step.past is not None else None
+    past = of_past.view(-1, 1, width) if step.past is not None else None
     with torch.autocast(pooled.device.type, torch.bfloat16, enabled=objective.bf16):
         asked = model.query.vectors(of_queries.view(-1, len(model.query.starts), width), step.queries, past)
         found = model.item.vectors(of_items.view(-1, len(model.item.starts), width), step.items)

@@ -450,6 +450,35 @@ def test_where_queries_are_items_the_query_tower_asks_for_the_neighbour() -> Non
     assert (found - alone).item() == pytest.approx(0.6 * expected, rel=1e-3)
 
 
+def test_where_queries_have_a_history_somebody_who_took_the_item_asks_for_its_neighbour() -> None:
+    model, key = model_of(4, history=True), (4, 1, 2)
+    objective = replace(BESIDE, history=2)
+    apart = replace(objective, ssl=replace(BESIDE.ssl, neighbour_weight=0.0))
+    (main, found, _), (same, alone, _) = (
+        step_losses(model, data_of(), each, [0, 1], key) for each in (objective, apart)
+    )
+    assert main.item() == pytest.approx(same.item(), rel=1e-6)
+    pairs = drawn_pairs(7, key)
+    ones = torch.ones(len(pairs), dtype=torch.int64)
+    taken = Bags(torch.tensor([item + 2 for item, _ in pairs]), ones, {})
+    asking = model.query(Bags(torch.zeros_like(ones), ones, {}), taken)
+    neighbours = model.item(bags_of(ITEMS, torch.tensor([neighbour for _, neighbour in pairs])))
+    expected = slow_softmax(
+        asking, neighbours, [0.0] * len(pairs), lambda i, j: pairs[j][1] in (pairs[i][0], pairs[i][1]), 0.2
+    )
+    assert (found - alone).item() == pytest.approx(0.6 * expected, rel=1e-3)
+    warm_up = next(steps.Planner(data_of(), objective, model, 4).warm_up())
+    assert training.step_losses(model, warm_up, objective)[2].item() > 0
+
+
+def test_a_query_of_which_nothing_is_known_has_the_default_of_every_feature() -> None:
+    table = table_of({"a": Kind.CATEGORICAL, "image": Kind.DENSE}, [[2], [1]], torch.ones(1, 2))
+    found = steps.nothing_known(table, 3)
+    assert found.codes.tolist() == [0] * 6
+    assert found.lengths.tolist() == [1] * 6
+    assert found.dense["image"].tolist() == [[0.0, 0.0]] * 3
+
+
 @pytest.mark.parametrize(
     ("kinds", "places"),
     [
