@@ -12,7 +12,7 @@ SLICES = ("all", "head", "tail", "cold", "warm-tail")
 PAIRS = "test pairs"
 LEGEND = (
     "share of the test pairs whose item is among the {k} nearest, mean over the seeds; in brackets the difference to "
-    f"{arms.BASE} with the same seeds and queries [95 % interval over queries and seeds]"
+    f"{arms.BASE} with the same seeds and queries [95 % interval over {{what}}]"
 )
 
 
@@ -27,7 +27,7 @@ def show(frame: "pl.DataFrame", k: int = 50) -> None:
     for row in _rows(frame, k):
         table.add_row(*(cell.replace(" [", "\n[") for cell in row))  # five slices stand side by side
     console.out.print(table)
-    console.out.print(LEGEND.format(k=k), style="dim")
+    console.out.print(_legend(frame, k), style="dim")
 
 
 def markdown(frame: "pl.DataFrame", note: str) -> str:
@@ -37,9 +37,15 @@ def markdown(frame: "pl.DataFrame", note: str) -> str:
         lines += [f"## recall@{k} on the test pairs", "", f"| arm | {' | '.join(SLICES)} |"]
         lines += ["| --- |" + " ---: |" * len(SLICES)]
         lines += [f"| {' | '.join(row)} |" for row in _rows(frame, k)]
-        legend = LEGEND.format(k=k)
+        legend = _legend(frame, k)
         lines += ["", f"{legend[0].upper()}{legend[1:]}.", ""]
     return "\n".join([*lines, note, ""])
+
+
+def _legend(frame: "pl.DataFrame", k: int) -> str:
+    """Say what the figures are; one seed tells nothing about others."""
+    several = max(frame["seeds"]) > 1
+    return LEGEND.format(k=k, what="queries and seeds" if several else "queries; of one seed")
 
 
 def _rows(frame: "pl.DataFrame", k: int) -> Iterator[list[str]]:

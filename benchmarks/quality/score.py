@@ -67,7 +67,7 @@ def main() -> None:
     processor.use(1, torch.device("cpu"))
 
     with artifacts.reading(options.run, READS) as job:
-        truth = evaluate._truth(job)
+        truth = evaluate.truth_of(job)
         rows = job.rows("queries.parquet")
         sample, log = held_out(job, truth.counts, rows), models.log_from(job, "train.parquet", rows)
     asked = sample.queries.unique()

@@ -262,6 +262,7 @@ def test_the_markdown_and_the_terminal_say_the_same(shop: Path) -> None:
         assert cell in result.stdout
     assert "Rows: 60 items, 40 queries, " in markdown
     assert "Seeds: 1 to 1. Tuned: none. ssl-recall " in markdown
+    assert "[95 % interval over queries; of one seed]" in markdown
 
 
 def test_every_arm_of_the_table_is_made_of_settings_that_the_stages_have() -> None:
