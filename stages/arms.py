@@ -12,7 +12,7 @@ import typer
 
 from . import artifacts, build_views, models, processor, train
 from . import config as config_file
-from .build_views import Transform
+from .build_views import IdView, Transform
 from .errors import SettingsError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ ARMS: dict[
 ] = {  # changes to the settings of build-views and train: the rows of Yao et al., and ours
     BASE: {"ssl": False},
     "feature-dropout": {"ssl": False, "feature_dropout": 0.3},
-    "spread-out": VIEWS_ALONE | {"transform": Transform.DROPOUT, "value_dropout": 0.0},
+    "spread-out": VIEWS_ALONE | {"transform": Transform.DROPOUT, "value_dropout": 0.0, "id_view": IdView.KEPT},
     "value-dropout": VIEWS_ALONE | {"transform": Transform.DROPOUT},
     "complementary": VIEWS_ALONE | {"transform": Transform.COMPLEMENTARY},
     "random-mask": VIEWS_ALONE | {"transform": Transform.RANDOM_MASK},

@@ -25,6 +25,8 @@ SHOWN = {  # the settings of the other stages that a first-time user may want to
         "ssl_weight",
         "ssl_batch_size",
         "ssl_temperature",
+        "ssl_warmup_steps",
+        "ssl_neighbour_weight",
         "temperature",
         "batch_size",
         "cold_negative_rate",
