@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssl_recall import neighbours
+from ssl_recall import neighbours, views
 from ssl_recall.features import EncodedTable, Kind, rows_of
 
 few = settings(max_examples=40, deadline=None)
@@ -42,6 +42,8 @@ def test_what_is_missing_unknown_an_id_or_a_vector_is_shared_by_nobody() -> None
 
 def test_a_value_that_too_many_bear_is_no_sign_of_likeness(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [[[2]] for _ in range(5)]
+    assert -1 not in drawn(table_of([Kind.CATEGORICAL], rows))
+    monkeypatch.setattr(neighbours, "COMMON", 5)
     assert -1 not in drawn(table_of([Kind.CATEGORICAL], rows))
     monkeypatch.setattr(neighbours, "COMMON", 4)
     assert drawn(table_of([Kind.CATEGORICAL], rows)) == [-1] * 5
@@ -117,3 +119,7 @@ def test_variants_and_blocks_have_draws_of_their_own() -> None:
     found = [tuple(neighbours.draw(neighbours.generator(*key), shared, table, 0).tolist()) for key in keys]
     assert len(set(found)) == len(keys)
     assert found[0] == tuple(neighbours.draw(neighbours.generator(1, 0, 0), shared, table, 0).tolist())
+
+
+def test_neighbours_and_views_of_a_variant_and_block_are_drawn_apart() -> None:
+    assert neighbours.generator(1, 2, 3).random() != views.generator(1, 2, 3).random()

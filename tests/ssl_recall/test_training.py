@@ -511,6 +511,25 @@ def test_a_neighbour_drawn_by_another_item_is_a_negative_unless_it_is_ones_own_o
     assert [row for row, _ in cells] == sorted(row for row, _ in cells)
 
 
+def test_an_item_stands_for_a_query_by_vocabulary_where_no_query_has_a_vector() -> None:
+    def queries(**vocabularies: Kind) -> EncodedTable:
+        table = table_of(vocabularies, [[0] for _ in vocabularies])
+        return replace(table, names=tuple(f"own {name}" for name in vocabularies))
+
+    assert steps._as_query(ITEMS, queries(words=Kind.MULTI_VALUED, user=Kind.ID)) == [1, None]
+    assert steps._as_query(ITEMS, queries(user=Kind.ID)) is None
+    assert steps._as_query(ITEMS, queries(words=Kind.MULTI_VALUED, image=Kind.DENSE)) is None
+
+
+def test_a_batch_in_which_nobody_has_a_neighbour_has_the_loss_of_the_views_alone() -> None:
+    views = replace(views_of(3), neighbours=torch.full((3 * N,), -1, dtype=torch.int32))
+    apart = replace(BESIDE, ssl=replace(BESIDE.ssl, neighbour_weight=0.0))
+    found, alone = (
+        step_losses(model_of(), data_of(views=views), objective, [0, 1])[2] for objective in (BESIDE, apart)
+    )
+    assert found.item() == alone.item()
+
+
 # --- the warm-up ---
 
 
@@ -536,6 +555,13 @@ def test_the_warm_up_moves_what_the_views_touch_and_leaves_the_users_alone() -> 
     now = model.embeddings.weight
     assert torch.equal(now[start:end], before[0][start:end])
     assert not torch.equal(now[:start], before[0][:start])
+
+
+def test_the_running_average_takes_the_warm_up_in() -> None:
+    model = model_of()
+    average = optimisers.RunningAverage(training.dense_weights(model), 0.0)
+    list(training.warm_up(model, steppers_of(model), steps.Planner(data_of(), BESIDE, model, 0), average))
+    assert all(torch.allclose(*pair) for pair in zip(average.average, average.weights, strict=True))
 
 
 @pytest.mark.parametrize("objective", [PLAIN, WITH_SSL])

@@ -9,7 +9,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ssl_recall import features, views
+from ssl_recall import features, neighbours, views
+from stages import build_views as stage
 from stages.build_views import IdView, Measure, Transform, build_views
 from stages.compute_mi import IdRole, compute_mi
 from stages.errors import ArtifactError, SettingsError
@@ -190,3 +191,23 @@ def test_a_neighbour_shares_a_value_and_the_draws_depend_on_the_seed(catalogue: 
         codes = [[row[f"{name}__code{side}"] for side in ("", "__other")] for name in names]
         sets = [[set(code if isinstance(code, list) else [code]) for code in pair] for pair in codes]
         assert any(a & b - {0, 1} for a, b in sets)
+
+
+def test_every_block_and_variant_has_neighbours_of_its_own(catalogue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compute_mi(catalogue)
+    monkeypatch.setattr(views, "BLOCK", 4)
+    build_views(catalogue, variants=3, seed=9)
+    table = features.encoded_table(*(pl.read_parquet(catalogue / f"{name}.parquet") for name in ("items", "features")))
+    shared, stored = neighbours.sharing(table), pl.read_parquet(catalogue / "views.parquet")
+    for variant in range(3):
+        expected = [
+            neighbours.draw(neighbours.generator(9, variant, block), shared, features.rows_of(table, low, high), low)
+            for block, (low, high) in enumerate([(0, 4), (4, 6)])
+        ]
+        assert stored.filter(variant=variant)["neighbour_index"].to_list() == np.concatenate(expected).tolist()
+
+
+def test_an_item_without_a_neighbour_has_a_null() -> None:
+    keep = pl.Series([b"", b""])
+    frame = stage._frame(pl.Series(["a", "b"]), 0, None, keep, keep, np.array([1, neighbours.NONE], np.int32))
+    assert frame["neighbour_index"].to_list() == [1, None]

@@ -267,6 +267,14 @@ def test_a_fraction_of_the_training_data_leaves_what_is_held_out_alone(prepared:
     assert found[0.2]["quarantine"].is_empty()
 
 
+def test_another_seed_leaves_others_out(prepared: Prepared) -> None:
+    log = pl.DataFrame({"query_id": [f"u{n}" for n in range(100)], "item_id": list("abcd") * 25, "t": range(100)})
+    one, two = (
+        prepared(log, CATALOGUE, timestamp="t", train_fraction=0.5, seed=seed, folder=str(seed)) for seed in (1, 2)
+    )
+    assert set(one["train"]["query_id"]) != set(two["train"]["query_id"])
+
+
 def test_a_fraction_that_leaves_nothing_to_train_on_is_refused(prepared: Prepared) -> None:
     with pytest.raises(InputError, match="no interactions are left to train on"):
         prepared(LOG, CATALOGUE, train_fraction=0.0)

@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
+from ssl_recall import neighbours
 from stages import console
 from stages.build_views import IdView, Transform, build_views
 from stages.compute_mi import compute_mi
@@ -118,3 +120,14 @@ def test_one_variant_is_shown_where_it_is_asked_for(shown: Path, capsys: pytest.
     assert output.count("variant") == 1
     with pytest.raises(SettingsError, match="VARIANT: --variant 3: there are 0 to 2"):
         show_views("a", shown, variant=3)
+
+
+def test_the_first_item_as_a_neighbour_is_named_and_none_is_said(
+    shown: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(neighbours, "draw", lambda *_: np.array([neighbours.NONE, 0, 0, 0, 0, 0], np.int32))
+    build_views(shown, variants=1)
+    capsys.readouterr()
+    for item, said in (("a", "no neighbour"), ("b", "neighbour a")):
+        show_views(item, shown)
+        assert capsys.readouterr().out.splitlines()[0].strip() == f"variant 0, {said}"

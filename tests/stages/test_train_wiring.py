@@ -143,6 +143,20 @@ def test_no_two_steps_share_a_draw(run: Path, monkeypatch: pytest.MonkeyPatch) -
     assert {key for key in keys if len(key) == 4} == drawn | warm_up
 
 
+def test_the_warm_up_has_the_steppers_and_the_average_of_the_epochs(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+
+    def watched(plain: Any) -> Any:
+        return lambda *args, **more: (given.append((args[1], args[-1])), plain(*args, **more))[1]
+
+    for name in ("warm_up", "train_epoch"):
+        monkeypatch.setattr(training, name, watched(getattr(training, name)))
+    train(run, **SMALL | {"epochs": 1})
+    (steppers, average), (same, too) = given
+    assert steppers is same
+    assert average is too is not None
+
+
 def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Validation figures whose best epoch differs from slice to slice."""
     names = ("recall", "recall_all", "recall_head", "recall_tail", "recall_cold", "recall_warm-tail", "recall_balanced")

@@ -9,6 +9,7 @@ import optuna
 import polars as pl
 import pytest
 
+from stages import arms
 from stages import tune as stage
 from stages.artifacts import Job
 from stages.contract import CONTRACT
@@ -167,3 +168,32 @@ def test_without_optuna_the_way_out_is_named(shop: Path, monkeypatch: pytest.Mon
 )
 def test_the_nearest_that_the_space_holds(made_of: dict[str, Any], value: float, expected: float) -> None:
     assert stage.nearest(made_of, value) == expected
+
+
+def recalls(value: float) -> dict[str, float]:
+    names = ("recall", "recall_all", "recall_head", "recall_tail", "recall_cold", "recall_balanced")
+    return dict.fromkeys(names, value)
+
+
+def test_of_equal_trials_the_first_is_the_best(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "validate", lambda candidate: recalls(0.5) | {"epochs": 1, "seconds": 1.0})
+    tune("--arm", "no-ssl", "--trials", "3")
+    assert [row["best"] for row in rows(shop, "no-ssl")] == [True, False, False]
+
+
+@pytest.mark.parametrize("flags", [("--seeds", "2"), ("--select-on", "tail"), ("--seed", "2")])
+def test_a_trial_of_another_kind_is_tried_again(
+    shop: Path, flags: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = recalls(0.5) | {"recall_tail": 0.3, "epochs": 1, "seconds": 1.0}
+    monkeypatch.setattr(stage, "validate", lambda candidate: found)
+    assert tune("--arm", "no-ssl", "--trials", "2").count(" trial ") == 2
+    assert tune("--arm", "no-ssl", "--trials", "2", *flags).count(" trial ") == 2
+    assert [row["value"] for row in rows(shop, "no-ssl")] == [0.3 if "tail" in flags else 0.5] * 2
+
+
+def test_the_value_of_a_trial_is_the_mean_over_its_seeds(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arms, "trained", lambda job, arm, place: (None, None, [{}], recalls(arm.train["seed"])))
+    tune("--arm", "no-ssl", "--trials", "1", "--seeds", "3")
+    (row,) = rows(shop, "no-ssl")
+    assert (row["value"], row["recall"], row["epochs"]) == (2, 2, 3)
