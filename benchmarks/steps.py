@@ -16,7 +16,8 @@ import torch
 
 from ssl_recall import optimisers, steps, training
 from stages import artifacts, models, processor
-from stages.train import READS, VIEWS, SeedPer, SelectOn, load, objective_of
+from stages.fitting import VIEWS, SeedPer, SelectOn, load, objective_of
+from stages.train import READS
 
 
 def main() -> None:

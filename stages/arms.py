@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from . import artifacts, build_views, models, processor, train
+from . import artifacts, build_views, fitting, models, processor, train
 from . import config as config_file
 from .build_views import IdView, Transform
 from .errors import SettingsError
@@ -137,4 +137,4 @@ def trained(
         table = models.table(job, "items.parquet", job.read("features.parquet").filter(side="item"))
         drawn = build_views.drawn(job, table, arm.views)
         masks = views.packed(drawn, table.offsets, len(table.names), arm.views["variants"])
-    return train.fitted(job, arm.train, place, "", masks)
+    return fitting.fitted(job, arm.train, place, "", masks)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import arms, artifacts, evaluate, models, processor, publish, train
+from . import arms, artifacts, evaluate, fitting, models, processor, publish
 from .errors import NumberError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def measure(cell: Cell) -> str:
     with publish.replacing(cell.file) as file:
         told = {"arm": cell.arm.name, "train": cell.arm.train, "views": cell.arm.views, **about}
         frame.write_parquet(file, compression="zstd", metadata={ABOUT: json.dumps(told)})
-    return f"{train.said(best)}; test {_said(truth, places)}; {seconds:.1f} s"
+    return f"{fitting.said(best)}; test {_said(truth, places)}; {seconds:.1f} s"
 
 
 def stored(cell: Cell, pairs: int) -> "tuple[torch.Tensor, dict[str, Any]] | None":
@@ -133,7 +133,7 @@ def _said(truth: evaluate.Truth, places: "torch.Tensor") -> str:
     """Say the recall of the slices at the k of the validation."""
     from ssl_recall import metrics
 
-    found = ((places > 0) & (places <= train.K)).double()
+    found = ((places > 0) & (places <= fitting.K)).double()
     members = {part: inside[truth.pair_items] for part, inside in metrics.slices(truth.counts).items()}
     return ", ".join(f"{found[inside].mean():.3f} {part}" for part, inside in members.items() if inside.any())
 

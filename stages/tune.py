@@ -15,7 +15,7 @@ import typer
 from . import arms, artifacts, console, models, processor, workers
 from .build_views import Transform
 from .errors import InputError, NumberError, SettingsError
-from .train import SelectOn
+from .fitting import SelectOn
 
 if TYPE_CHECKING:
     import optuna

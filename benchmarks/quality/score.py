@@ -23,7 +23,7 @@ import polars as pl
 import torch
 
 from ssl_recall import batches, metrics, retrieval, validation
-from stages import artifacts, evaluate, models, processor, train
+from stages import artifacts, evaluate, fitting, models, processor
 
 READS = ("train.parquet", "validation.parquet", "test.parquet", "popularity.parquet", "queries.parquet")
 KEY = ["data", "fraction", "model", "seed", "settings"]
@@ -48,7 +48,7 @@ def trials(folder: Path) -> Iterator[tuple[str, str, Vectors]]:
 def held_out(job: artifacts.Job, counts: torch.Tensor, queries: int) -> validation.HeldOut:
     """Draw the validation pairs that `train` draws with its default settings."""
     log = models.log_from(job, "validation.parquet", queries)
-    drawn = batches.generator(1, train.VALIDATION)
+    drawn = batches.generator(1, fitting.VALIDATION)
     return validation.sample(log.queries, log.items, metrics.slices(counts), 5000, drawn)
 
 

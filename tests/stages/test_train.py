@@ -18,8 +18,9 @@ from stages.compute_mi import compute_mi
 from stages.compute_popularity import compute_popularity
 from stages.errors import InputError, NumberError, SettingsError
 from stages.export_embeddings import _frame, export_embeddings
+from stages.fitting import SeedPer, SelectOn
 from stages.prepare import prepare
-from stages.train import SeedPer, SelectOn, train
+from stages.train import train
 
 SMALL = {
     "epochs": 2,

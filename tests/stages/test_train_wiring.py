@@ -15,8 +15,9 @@ from stages import artifacts
 from stages.build_views import build_views
 from stages.compute_mi import compute_mi
 from stages.compute_popularity import compute_popularity
+from stages.fitting import VIEWS, SeedPer, SelectOn, load, objective_of
 from stages.prepare import prepare
-from stages.train import READS, VIEWS, SeedPer, SelectOn, load, objective_of, train
+from stages.train import READS, train
 
 SMALL: dict[str, Any] = {
     "epochs": 3,
