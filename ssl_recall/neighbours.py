@@ -34,7 +34,7 @@ def generator(seed: int, variant: int, block: int) -> np.random.Generator:
 
 
 def sharing(table: EncodedTable) -> Sharing:
-    """List who bears what, a feature at a time; ids, vectors, unknown and missing values are no values here."""
+    """List who bears what, a feature at a time; ids, numbers, vectors, unknown and missing values are none."""
     k, offsets, codes = len(table.names), table.offsets.numpy(), table.codes.numpy()
     keys, counts, items = np.zeros(k, np.int64), [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
     for number, kind in enumerate(table.kinds):
@@ -45,7 +45,7 @@ def sharing(table: EncodedTable) -> Sharing:
         within = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         own = codes[np.repeat(starts, lengths) + within]
         borne = np.bincount(own, minlength=FIRST).astype(np.int32)
-        borne[: None if kind in (Kind.ID, Kind.DENSE) else FIRST] = 0
+        borne[: None if kind in (Kind.ID, Kind.NUMERIC, Kind.DENSE) else FIRST] = 0  # a bucket is a range, no value
         borne[(borne < 2) | (borne > COMMON)] = 0
         used = borne[own] > 0
         items.append(rows[used][np.argsort(own[used], kind="stable")])

@@ -90,16 +90,16 @@ class Planner:
         self.as_query = _as_query(data.items, data.queries) if objective.history == 0 else None
         self._column_of = torch.full((2 * data.items.rows,), -1, dtype=torch.int64)
 
-    def epoch(self, epoch: int) -> Iterator[Step]:
-        """Plan one pass over the log in batches of one size; the rest of a shuffled epoch is left out."""
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[Step]:
+        """Plan one pass over the log in batches of one size, from a step on; what fills no batch is left out."""
         order = batches.epoch_order(len(self.data.log.items), self.seed, epoch)
         size = min(self.objective.batch_size, len(order))
-        for step in range(len(order) // size):
+        for step in range(first, len(order) // size):
             yield self.step(order[step * size : (step + 1) * size], epoch, step)
 
-    def warm_up(self) -> Iterator[Step]:
-        """Plan the steps of the self-supervised task alone that come before the first epoch."""
-        for step in range(self.objective.ssl.warm_up if self.objective.ssl is not None else 0):
+    def warm_up(self, first: int = 0) -> Iterator[Step]:
+        """Plan the steps of the self-supervised task alone that come before the first epoch, from a step on."""
+        for step in range(first, self.objective.ssl.warm_up if self.objective.ssl is not None else 0):
             yield self.step(torch.zeros(0, dtype=torch.int64), batches.WARM_UP, step)
 
     def step(self, rows: Tensor, epoch: int, step: int) -> Step:

@@ -72,16 +72,19 @@ def train_epoch(
     epoch: int,
     average: RunningAverage | None = None,
     *,
+    first: int = 0,
     plan_ahead: bool = False,
 ) -> Iterator[StepLosses]:
     """Pass once over the log, a step at a time; nothing waits for the device but a look at the losses now and then.
 
-    To plan ahead takes a processor core of its own, and gives the same steps.
+    Begins with the step `first`: what a checkpoint goes on from. To plan ahead takes a processor core of its own, and
+    gives the same steps.
 
     Raises losses.NonFiniteError within CHECK steps of the first whose loss is not finite, and names that one.
     """
-    plans = planner.epoch(epoch)
-    return _steps(model, steppers, ahead(plans) if plan_ahead else plans, planner.objective, average, f"epoch {epoch}")
+    plans = planner.epoch(epoch, first)
+    plans = ahead(plans) if plan_ahead else plans
+    return _steps(model, steppers, plans, planner.objective, average, f"epoch {epoch}", first)
 
 
 def warm_up(
@@ -90,14 +93,15 @@ def warm_up(
     planner: Planner,
     average: RunningAverage | None = None,
     *,
+    first: int = 0,
     plan_ahead: bool = False,
 ) -> Iterator[StepLosses]:
     """Take the steps of the self-supervised task alone, so that values lie near their like before the log is seen.
 
     Raises losses.NonFiniteError as train_epoch does.
     """
-    plans = planner.warm_up()
-    return _steps(model, steppers, ahead(plans) if plan_ahead else plans, planner.objective, average, "warm-up")
+    plans = planner.warm_up(first)
+    return _steps(model, steppers, ahead(plans) if plan_ahead else plans, planner.objective, average, "warm-up", first)
 
 
 def _steps(
@@ -107,12 +111,13 @@ def _steps(
     objective: Objective,
     average: RunningAverage | None,
     title: str,
+    first: int,
 ) -> Iterator[StepLosses]:
     model.train()
     device = model.embeddings.weight.device
     unseen: list[StepLosses] = []
-    number = 0
-    for number, step in enumerate(plans, 1):
+    number = first
+    for number, step in enumerate(plans, first + 1):
         found = take_step(model, steppers, step.to(device), objective, average)
         unseen.append(found)
         if len(unseen) == CHECK:

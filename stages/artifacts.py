@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Self
+from typing import IO, TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
@@ -219,6 +219,11 @@ class Job:
             return None
         with path.open("rb") as file:
             return pl.read_parquet(file)
+
+    def published(self) -> dict[str, Any] | None:
+        """Give what the manifest says of this stage's last run: version, settings, inputs, outputs."""
+        entry = self.manifest["stages"].get(self.stage)
+        return None if entry is None else dict(entry)
 
     def write(self, name: str, frame: "pl.DataFrame | pl.LazyFrame") -> None:
         """Stage a table for publication, held to the contract's columns."""

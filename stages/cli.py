@@ -3,12 +3,13 @@
 import errno
 import importlib
 import re
+import signal
 import sys
 import traceback
 
 import typer
 
-from . import console
+from . import console, signals
 from .errors import StageError
 
 STAGES = (
@@ -46,13 +47,14 @@ def main() -> None:
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
+    signal.signal(signal.SIGTERM, signals.interrupt)
     try:
         app()
     except SystemExit as stop:
         if stop.code == STOPPED:  # typer's, for a Ctrl-C
             console.line("ssl-recall: stopped; nothing of this stage was written", style="red")
         raise
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt, signals.Terminated) as error:
         if debug:
             traceback.print_exc()
         code, line = _outcome(error)
@@ -68,6 +70,8 @@ def _outcome(error: BaseException) -> tuple[int, str]:
             return error.code, str(error)
         case KeyboardInterrupt():
             return STOPPED, "stopped; nothing of this stage was written"
+        case signals.Terminated():
+            return 128 + signal.SIGTERM, "terminated; nothing of this stage was written"
         case OSError() | MemoryError():
             return 5, f"{_os_rule(error)}: {str(error) or 'out of memory'}"
     first = (str(error).splitlines() or [""])[0]

@@ -9,7 +9,7 @@ class StageError(Exception):
     def __init__(self, message: str, rule: str = "") -> None:
         """Keep the rule beside the message: `DUP_ITEM_ID: items.parquet: ...`."""
         super().__init__(f"{rule}: {message}" if rule else message)
-        self.rule = rule
+        self.message, self.rule = message, rule
 
 
 class SettingsError(StageError):
@@ -34,6 +34,21 @@ class NumberError(StageError):
     """A loss or a weight is not finite (exit 6)."""
 
     code = 6
+
+
+class CheckpointError(StageError):
+    """There are checkpoints, and none to go on from (exit 7)."""
+
+    code = 7
+
+
+class Stopped(StageError):  # noqa: N818  (no error: somebody asked for it)
+    """A signal came, and what is done is saved (exit 130 or 143)."""
+
+    def __init__(self, message: str, number: int) -> None:
+        """Keep the signal's number."""
+        super().__init__(message)
+        self.code = 128 + number
 
 
 class LockedError(StageError):

@@ -1,6 +1,6 @@
 """Training in memory: artifacts into tensors, epochs until the validation stops improving."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from ssl_recall.validation import HeldOut
     from ssl_recall.views import Packed
 
+    from .checkpoints import Keeper
+
 VIEWS = "views.parquet"
 K = 50  # of the validation recall
 SHOWN = ("recall_all", "recall_tail", "recall_cold")
 VALIDATION = -1  # in the place of an epoch: the stream that draws the validation queries
+WARM_UP = -1  # in the place of an epoch: the pass before the first
 
 
 class SeedPer(StrEnum):
@@ -39,15 +42,24 @@ class SelectOn(StrEnum):
 
 
 def fitted(
-    job: artifacts.Job, settings: dict[str, Any], place: "torch.device", title: str, masks: "Packed | None" = None
+    job: artifacts.Job,
+    settings: dict[str, Any],
+    place: "torch.device",
+    title: str = "",
+    masks: "Packed | None" = None,
+    keeper: "Keeper | None" = None,
 ) -> tuple["TwoTower", "TrainingData", list[dict[str, Any]], dict[str, Any]]:
     """Train a model in memory: it, with its best weights, what it learned from, the curve and its best epoch.
 
-    Takes the views given, or else those of the run folder. Without a title it says nothing.
+    Takes the views given, or else those of the run folder, and goes on from what a keeper kept.
     """
     data, held_out = load(job, settings, masks)
     model = models.build(data.items, data.queries, job.read("features.parquet"), settings)
-    return model, data, *_fit(model, data, held_out, settings, place, title)
+    fit = Fit(model, data, held_out, settings, place)
+    if keeper is not None:
+        keeper.begin(fit)
+    fit.run(title, keeper)
+    return model, data, fit.curve, fit.best
 
 
 def load(
@@ -92,63 +104,136 @@ def load(
     return steps.TrainingData(items, queries, log, corrected, pool, masks), sample
 
 
-def _fit(
-    model: "TwoTower",
-    data: "TrainingData",
-    held_out: "HeldOut",
-    settings: dict[str, Any],
-    device: "torch.device",
-    title: str,
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Train until the validation stops improving; give the curve, a row an epoch, and its best, whose weights stay."""
-    from ssl_recall import optimisers, steps, training, validation
+class Fit:
+    """A training on its way: a model, what moves it, and where it stands. `tensors` and `state` are all of it."""
 
-    model.to(device)
-    held_out = held_out.to(device)
-    catalogue, asked, log = data.items.to(device), data.queries.to(device), data.log.to(device)
-    steppers = training.optimisers(
-        model, settings["learning_rate"], settings["embedding_learning_rate"], settings["initial_accumulator"]
-    )
-    average = optimisers.RunningAverage(training.dense_weights(model), settings["average_decay"])
-    objective = objective_of(settings)
-    planner = steps.Planner(data, objective, model, settings["seed"])
-    spare = processor.has_a_core_to_spare(settings["threads"], device)
-    figure = "recall" if settings["select_on"] == SelectOn.ALL else f"recall_{settings['select_on']}"
-    curve: list[dict[str, Any]] = []
-    best: dict[str, Any] = {}
-    weights: dict[str, torch.Tensor] = {}
-    with console.progress(title, settings["epochs"] * len(data.log.items)) as advance:
-        _taken(training.warm_up(model, steppers, planner, average, plan_ahead=spare))
-        for epoch in range(settings["epochs"]):
-            taking = training.train_epoch(model, steppers, planner, epoch, average, plan_ahead=spare)
-            found = _taken(taking, lambda: advance(objective.batch_size))
-            with average.applied():
-                recall = validation.recall(model, catalogue, asked, log, held_out, objective.history, K)
-                curve.append({"epoch": epoch, "steps": len(found), **training.mean_losses(found), **recall})
-                if title:
-                    console.line(f"{title:<26} epoch {epoch}: {said(curve[-1])}")
-                better = not best or curve[-1][figure] > best[figure]
-                if better:
-                    best = curve[-1]
-                    weights = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
-            if not better and epoch - best["epoch"] >= settings["patience"]:
-                break
-    model.load_state_dict(weights)
-    return curve, best
+    def __init__(
+        self,
+        model: "TwoTower",
+        data: "TrainingData",
+        held_out: "HeldOut",
+        settings: dict[str, Any],
+        device: "torch.device",
+    ) -> None:
+        """Stand before the first step."""
+        from ssl_recall import optimisers, steps, training
 
+        self.model, self.settings, self.device = model.to(device), settings, device
+        self.held_out = held_out.to(device)
+        self.catalogue, self.asked, self.log = data.items.to(device), data.queries.to(device), data.log.to(device)
+        self.steppers = training.optimisers(
+            model, settings["learning_rate"], settings["embedding_learning_rate"], settings["initial_accumulator"]
+        )
+        self.average = optimisers.RunningAverage(training.dense_weights(model), settings["average_decay"])
+        self.planner = steps.Planner(data, objective_of(settings), model, settings["seed"])
+        self.epoch = WARM_UP  # the pass that it is in
+        self.losses: list[StepLosses] = []  # of the steps of it that are taken
+        self.curve: list[dict[str, Any]] = []
+        self.best: dict[str, Any] = {}
+        self.weights: dict[str, torch.Tensor] = {}  # of the best epoch
 
-def _taken(taking: "Iterator[StepLosses]", advance: Callable[[], None] = lambda: None) -> "list[StepLosses]":
-    """Take steps to their end. Raises NumberError when a loss is no finite number."""
-    from ssl_recall.losses import NonFiniteError
+    def run(self, title: str, keeper: "Keeper | None" = None) -> None:
+        """Train until the validation stops improving, and put the best epoch's weights in place.
 
-    found = []
-    try:
-        for step in taking:
-            found.append(step)
-            advance()
-    except NonFiniteError as error:
-        raise NumberError(f"{error}; lower --learning-rate or raise --temperature", "NON_FINITE") from None
-    return found
+        Without a title it says nothing. Raises NumberError when a loss is no finite number.
+        """
+        from ssl_recall.losses import NonFiniteError
+
+        with console.progress(title, self.settings["epochs"] * len(self.log.items)) as advance:
+            advance(self.settings["batch_size"] * sum(row["steps"] for row in self.curve))
+            while self.epoch < self.settings["epochs"] and not self._stalled():
+                try:
+                    for step in self._steps():
+                        self.losses.append(step)
+                        advance(self.settings["batch_size"] if self.epoch != WARM_UP else 0)
+                        if keeper is not None:
+                            keeper.after_step(self)
+                except NonFiniteError as error:
+                    raise NumberError(f"{error}; lower --learning-rate or raise --temperature", "NON_FINITE") from None
+                if self.epoch != WARM_UP:
+                    self._look()
+                if title and self.losses:
+                    console.line(f"{title:<26} {self._said()}")
+                self.epoch, self.losses = self.epoch + 1, []
+        self._put(self.weights)
+
+    def _steps(self) -> "Iterator[StepLosses]":
+        """Take what is left of the pass."""
+        from ssl_recall import training
+
+        spare = processor.has_a_core_to_spare(self.settings["threads"], self.device)
+        common = (self.model, self.steppers, self.planner)
+        first = len(self.losses)
+        if self.epoch == WARM_UP:
+            return training.warm_up(*common, self.average, first=first, plan_ahead=spare)
+        return training.train_epoch(*common, self.epoch, self.average, first=first, plan_ahead=spare)
+
+    def _look(self) -> None:
+        """Measure the validation recall of the running average, and keep the weights where it is the best so far."""
+        from ssl_recall import training, validation
+
+        select = str(self.settings["select_on"])
+        figure = "recall" if select == SelectOn.ALL else f"recall_{select}"
+        with self.average.applied():
+            history = self.settings["history"]
+            recall = validation.recall(self.model, self.catalogue, self.asked, self.log, self.held_out, history, K)
+            losses = training.mean_losses(self.losses)
+            self.curve.append({"epoch": self.epoch, "steps": len(self.losses), **losses, **recall})
+            if not self.best or recall[figure] > self.best[figure]:
+                self.best = self.curve[-1]
+                self.weights = {name: weight.detach().clone() for name, weight in self.model.named_parameters()}
+
+    def _said(self) -> str:
+        """Say how the pass went that has just ended."""
+        from ssl_recall import training
+
+        if self.epoch != WARM_UP:
+            return f"epoch {self.epoch}: {said(self.curve[-1])}"
+        loss = training.mean_losses(self.losses)["ssl"]
+        return f"warm-up: {len(self.losses)} steps of the self-supervised task alone, its loss {loss:.3f}"
+
+    def _stalled(self) -> bool:
+        return bool(self.best) and self.curve[-1]["epoch"] - self.best["epoch"] >= self.settings["patience"]
+
+    def _put(self, weights: "dict[str, torch.Tensor]") -> None:
+        import torch
+
+        with torch.no_grad():
+            for name, weight in self.model.named_parameters():
+                weight.copy_(weights[name])
+
+    def tensors(self) -> "dict[str, torch.Tensor]":
+        """Name every tensor that the next step depends on, and what the end does."""
+        import torch
+
+        from ssl_recall import state
+
+        taken = [torch.stack([step.main, step.ssl, step.total]) for step in self.losses]
+        return (
+            state.collected(self.model, self.steppers, self.average)
+            | {f"best.{name}": weight for name, weight in self.weights.items()}
+            | {"losses": torch.stack(taken) if taken else torch.zeros(0, 3)}
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Give the rest of it, as JSON holds it."""
+        return {"epoch": self.epoch, "curve": self.curve, "best": self.best.get("epoch")}
+
+    def restore(self, tensors: "dict[str, torch.Tensor]", state: dict[str, Any]) -> None:
+        """Stand where `tensors` and `state` were taken. Raises ValueError or KeyError for another model's."""
+        from ssl_recall import state as whole
+        from ssl_recall.training import StepLosses
+
+        whole.restore(tensors, self.model, self.steppers, self.average)
+        self.epoch, self.curve = int(state["epoch"]), list(state["curve"])
+        self.best = next((row for row in self.curve if row["epoch"] == state["best"]), {})
+        start = "best."
+        self.weights = {
+            name.removeprefix(start): tensor.to(self.device)
+            for name, tensor in tensors.items()
+            if name.startswith(start)
+        }
+        self.losses = [StepLosses(*row.unbind()) for row in tensors["losses"].to(self.device)]
 
 
 def objective_of(settings: dict[str, Any]) -> "Objective":

@@ -13,7 +13,7 @@ from .publish import replacing, sha256
 NAME = "manifest.json"
 LONGEST = 40  # characters of a setting in the reason why a stage runs
 SCHEMA = 1  # of the files; a newer one is refused
-_NOT_SETTINGS = {"run", "config", "force", "as_json"}
+_NOT_SETTINGS = {"run", "config", "force", "as_json", "checkpoint_seconds", "strict"}
 
 Manifest = dict[str, Any]
 

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import artifacts, console, contract, fitting, guesses, models, processor
+from . import artifacts, checkpoints, console, contract, fitting, guesses, models, processor, signals
+from .errors import NumberError, Stopped
 from .fitting import VIEWS, K, SeedPer, SelectOn
 
 if TYPE_CHECKING:
@@ -93,13 +94,20 @@ def train(
     threads: Annotated[
         int, typer.Option(min=1, max=1024, help="Processor threads; another number changes the last digits.")
     ] = 1,
+    checkpoint_seconds: Annotated[
+        float, typer.Option(min=0.0, help="Save the training this often, to go on from; 0: after every step.")
+    ] = 300.0,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse to go on where the end would not be bit-exact to an unstopped one.")
+    ] = False,
     force: artifacts.ForceOption = False,
 ) -> None:
     """Train query and item towers: in-batch softmax with logQ, plus the self-supervised task on the item tower.
 
     Reads features, items, queries, train, validation, popularity and (with SSL) views; writes model/ (safetensors and
     JSON) and training.parquet (the curve). The epoch with the best validation recall is kept. --no-ssl trains the same
-    model without the self-supervised task, for comparison, into the sub-folder no-ssl/.
+    model without the self-supervised task, for comparison, into the sub-folder no-ssl/. Stopped or killed, it goes on
+    from its last checkpoint; --force begins anew.
     """
     settings = used(locals())
     folder = "" if ssl else contract.NO_SSL
@@ -107,17 +115,32 @@ def train(
     writes = tuple(folder + name for name in WRITES)
     stage = "train" if ssl else "train --no-ssl"
     with artifacts.Job(run, stage, settings, reads=reads, writes=writes, force=force) as job:
-        if job.up_to_date:
+        if artifacts.is_planning():
             return
-        place = models.device_of(device)
-        processor.use(threads, place)
-        bf16 = processor.takes_bf16(precision, place)
-        warn_of_few_steps(job.rows("train.parquet"), settings)
-        model, _, curve, best = fitting.fitted(job, settings | {"bf16": bf16}, place, stage)
+        with signals.noted() as asked:
+            keeper = checkpoints.Keeper(job, folder, checkpoint_seconds, asked, strict=strict)
+            if job.up_to_date or force:
+                keeper.clear()
+            if job.up_to_date:
+                return
+            place = models.device_of(device)
+            processor.use(threads, place)
+            kept = keeper.bf16()
+            bf16 = processor.takes_bf16(precision, place) if kept is None else kept
+            warn_of_few_steps(job.rows("train.parquet"), settings)
+            try:
+                model, _, curve, best = fitting.fitted(job, settings | {"bf16": bf16}, place, stage, keeper=keeper)
+            except NumberError as error:
+                raise NumberError(f"{error.message}; {keeper.last()}", error.rule) from None
+            except (KeyboardInterrupt, signals.Terminated):
+                raise Stopped(
+                    f"stopped at once; {keeper.last()}; to go on run: {keeper.resume}", asked.number
+                ) from None
         rows = _curve(curve, best)
         models.save(job, folder, model, settings, rows.filter(rows["best"]).drop("best").row(0, named=True))
         job.write(f"{folder}training.parquet", rows)
         job.done(f"{len(curve)} epochs{' in bf16' if bf16 else ''}, best {best['epoch']}: {fitting.said(best)}")
+    keeper.clear()
 
 
 def used(settings: dict[str, Any]) -> dict[str, Any]:
