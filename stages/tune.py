@@ -6,14 +6,13 @@ import math
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import arms, artifacts, console, models, processor, workers
-from .build_views import Transform
+from . import arms, artifacts, console, models, processor, search_space, workers
 from .errors import InputError, NumberError, SettingsError
 from .train import SelectOn
 
@@ -32,27 +31,6 @@ READS = (
 )
 WRITES = ("tuning.parquet",)
 FOLDER = "tuning"
-Space = dict[str, dict[str, Any]]  # setting -> what optuna's distribution of it is made of
-SPACE: Space = {
-    "temperature": {"low": 0.03, "high": 0.2, "log": True},
-    "batch_size": {"choices": (256, 512, 1024, 2048)},
-    "learning_rate": {"low": 3e-4, "high": 3e-3, "log": True},
-    "embedding_learning_rate": {"low": 0.03, "high": 0.3, "log": True},
-    "initial_accumulator": {"low": 1e-8, "high": 1e-3, "log": True},
-    "id_dropout": {"low": 0.0, "high": 0.5},
-    "further_negatives": {"choices": (256, 1024, 4096)},
-    "cold_negative_rate": {"low": 1e-4, "high": 1e-1, "log": True},
-    "embedding_width": {"choices": (16, 32, 64)},
-}
-SSL_SPACE: Space = {
-    "ssl_weight": {"low": 0.01, "high": 3.0, "log": True},
-    "ssl_temperature": {"low": 0.05, "high": 0.5, "log": True},
-    "ssl_batch_size": {"choices": (256, 512, 1024, 2048)},
-    "ssl_warmup_steps": {"choices": (0, 100, 200, 400)},
-    "ssl_neighbour_weight": {"low": 0.1, "high": 3.0, "log": True},
-    "value_dropout": {"low": 0.0, "high": 0.6},
-    "mask_rate": {"low": 0.2, "high": 0.8},
-}
 FIGURES = ("recall", "recall_head", "recall_tail", "recall_cold")
 
 
@@ -63,6 +41,7 @@ class Candidate:
     run: Path
     config: Path | None
     arm: arms.Arm
+    space: search_space.Space
     settings: dict[str, Any]
     seeds: int
     number: int
@@ -102,12 +81,13 @@ def tune(
         best: dict[str, float] = {}
         rows: list[dict[str, Any]] = []
         for name, own in arms.with_precision(every).items():
-            path, key = run / FOLDER / f"{name}.journal", own.key(job.inputs, space_of(own), seeds, select_on, seed)
+            space = search_space.of_arm(own)
+            path, key = run / FOLDER / f"{name}.journal", own.key(job.inputs, space, seeds, select_on, seed)
             if name not in picked and not path.exists():
                 continue
             study = _study(path, f"{name}-{key}", force=force and name in picked)
             if name in picked:
-                _search(study, Candidate(run, config, own, {}, seeds, 0), trials, jobs, select_on, seed)
+                _search(study, Candidate(run, config, own, space, {}, seeds, 0), trials, jobs, select_on, seed)
             found = [trial.user_attrs["result"] for trial in _finished(study)]
             top = max((result["value"] for result in found if result["value"] is not None), default=None)
             for number, result in enumerate(found):
@@ -117,21 +97,6 @@ def tune(
         job.write("tuning.parquet", _frame(rows))
         said = ", ".join(f"{name} {best[name]:.4f}" if name in best else f"{name} none" for name in picked)
         job.done(f"{trials} trials for each arm, best {select_on}: {said}")
-
-
-def space_of(arm: arms.Arm) -> Space:
-    """Give what is to be searched of an arm: nothing that makes it this arm, nothing that it does not use."""
-    space = SPACE | (SSL_SPACE if arm.views is not None else {})
-    if arm.views is None or arm.views["transform"] != Transform.RANDOM_MASK:
-        space = {name: made_of for name, made_of in space.items() if name != "mask_rate"}
-    return {name: made_of for name, made_of in space.items() if name not in arm.changed}
-
-
-def nearest(made_of: dict[str, Any], value: float) -> Any:
-    """Give what the space has that is nearest to a setting."""
-    if "choices" in made_of:
-        return min(made_of["choices"], key=lambda choice: abs(choice - value))
-    return min(max(value, made_of["low"]), made_of["high"])
 
 
 def validate(candidate: Candidate) -> dict[str, Any] | None:
@@ -224,27 +189,23 @@ def _candidates(
     import optuna
     from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-    space = space_of(base.arm)
     distributions: dict[str, BaseDistribution] = {
         name: CategoricalDistribution(**made_of) if "choices" in made_of else FloatDistribution(**made_of)
-        for name, made_of in space.items()
+        for name, made_of in base.space.items()
     }
-    own = {name: base.arm.settings[name] for name in space}
     tried = [
         t
         for t in study.get_trials()
         if "own" in t.user_attrs and ("result" in t.user_attrs or not t.state.is_finished())
     ]
     if not tried:
-        near = {name: nearest(space[name], value) for name, value in own.items()}
-        study.enqueue_trial(near, user_attrs={"own": True})
+        study.enqueue_trial({name: base.arm.settings[name] for name in base.space}, user_attrs={"own": True})
     for number in range(len(_finished(study)), trials):
         drawn = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
         study.sampler = optuna.samplers.TPESampler(seed=drawn, constant_liar=True)
         trial = study.ask(distributions)
         begun[number] = trial
-        settings = own if "own" in trial.user_attrs else trial.params
-        yield Candidate(base.run, base.config, base.arm, settings, base.seeds, number)
+        yield replace(base, settings=trial.params, number=number)
 
 
 def _tell(study: "optuna.Study", number: int, value: float | None) -> None:
