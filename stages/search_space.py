@@ -26,16 +26,20 @@ SSL_SPACE: Space = {
     "value_dropout": {"low": 0.0, "high": 0.6},
     "mask_rate": {"low": 0.2, "high": 0.8},
 }
+LEAST = 20  # steps that a batch must leave a pass over the log
 
 
-def of_arm(arm: arms.Arm) -> Space:
+def of_arm(arm: arms.Arm, interactions: int) -> Space:
     """Give what is to be searched of an arm: nothing that makes it this arm, nothing that it does not use.
 
-    Every dimension holds the arm's own value. One that is 0 where the scale is logarithmic is off, and stays off.
+    Batches that leave a pass over so many training interactions fewer than LEAST steps are left out. Every dimension
+    holds the arm's own value; where that is 0 and the scale is logarithmic, the setting is off and stays off.
     """
     space = SPACE | (SSL_SPACE if arm.views is not None else {})
     if arm.views is None or arm.views["transform"] != Transform.RANDOM_MASK:
         space = {name: made_of for name, made_of in space.items() if name != "mask_rate"}
+    sizes = (size for size in space["batch_size"]["choices"] if interactions // size >= LEAST)
+    space = space | {"batch_size": {"choices": tuple(sizes)}}
     own = {name: arm.settings[name] for name in space if name not in arm.changed}
     return {
         name: _holding(space[name], value) for name, value in own.items() if value > 0 or not space[name].get("log")

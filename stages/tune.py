@@ -81,7 +81,7 @@ def tune(
         best: dict[str, float] = {}
         rows: list[dict[str, Any]] = []
         for name, own in arms.with_precision(every).items():
-            space = search_space.of_arm(own)
+            space = search_space.of_arm(own, job.rows("train.parquet"))
             path, key = run / FOLDER / f"{name}.journal", own.key(job.inputs, space, seeds, select_on, seed)
             if name not in picked and not path.exists():
                 continue

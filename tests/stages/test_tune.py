@@ -93,13 +93,13 @@ def test_other_settings_begin_afresh_and_an_arm_that_is_not_asked_for_stays(shop
 
 
 def test_a_trial_whose_loss_is_no_number_has_failed(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(search_space.SPACE, "learning_rate", {"low": 1e29, "high": 1e30, "log": True})
+    wild = {"choices": [n * 1e27 for n in range(100, 1100)]}  # and the own, which is hardly ever drawn again
+    monkeypatch.setitem(search_space.SPACE, "learning_rate", wild)
     said = tune("--arm", "no-ssl", "--trials", "3")
+    assert said.count("failed, the loss is no number") == 2
     found = rows(shop, "no-ssl")
-    wild = [json.loads(row["settings"])["learning_rate"] > 1e25 for row in found]
-    assert said.count("failed, the loss is no number") == sum(wild) > 0
-    assert [row["value"] is None for row in found] == wild
-    assert not any(row["best"] for row, failed in zip(found, wild, strict=True) if failed)
+    assert [row["value"] is None for row in found] == [False, True, True]
+    assert [row["best"] for row in found] == [True, False, False]
     assert "up to date" in tune("--arm", "no-ssl", "--trials", "3")
 
 
@@ -201,6 +201,28 @@ def test_the_first_trial_is_what_optuna_is_told_however_far_from_the_space(shop:
         assert "initial_accumulator" not in first  # off: no logarithmic scale holds a 0
     assert first["ssl_batch_size"] == 16
     assert first["ssl_warmup_steps"] == 3
+
+
+@pytest.mark.parametrize(
+    ("interactions", "own", "expected"),
+    [
+        (20 * 2048, 1024, [256, 512, 1024, 2048]),
+        (20 * 2048 - 1, 1024, [256, 512, 1024]),
+        (5120, 1024, [256, 1024]),
+        (5119, 32, [32]),
+    ],
+)
+def test_a_batch_that_leaves_few_steps_is_not_tried_but_the_own_is(
+    interactions: int, own: int, expected: list[int]
+) -> None:
+    settings = dict.fromkeys(search_space.SPACE, 0.1) | {"batch_size": own}
+    space = search_space.of_arm(arms.Arm("no-ssl", settings, None, frozenset({"ssl"})), interactions)
+    assert list(space["batch_size"]["choices"]) == expected
+
+
+def test_a_short_log_is_searched_with_the_own_batch_alone(shop: Path) -> None:
+    tune("--arm", "no-ssl", "--trials", "3")
+    assert {json.loads(row["settings"])["batch_size"] for row in rows(shop, "no-ssl")} == {32}
 
 
 def test_another_space_is_another_study(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
