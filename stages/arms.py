@@ -82,7 +82,7 @@ def known(ctx: typer.Context, config: Path | None) -> dict[str, Arm]:
     Raises SettingsError for a value that the two commands refuse.
     """
     own = config_file.arms(config)
-    _settings(ctx, config, "build-views"), _settings(ctx, config, "train")  # what is wrong there is no arm's fault
+    plain(ctx, config)  # what is wrong there is no arm's fault
     found = {}
     for name in ARMS | own:
         changed = ARMS.get(name, {}) | own.get(name, {})
@@ -93,6 +93,12 @@ def known(ctx: typer.Context, config: Path | None) -> dict[str, Arm]:
         trained = train.used(trained) | {"threads": 1}
         found[name] = Arm(name, trained, views if trained["ssl"] else None, frozenset(changed))
     return found
+
+
+def plain(ctx: typer.Context, config: Path | None) -> dict[str, dict[str, Any]]:
+    """Give the settings of build-views and of train as the settings file has them, those of both models."""
+    views, trained = (_settings(ctx, config, stage) for stage in config_file.ARM_STAGES)
+    return {"build-views": views, "train": train.used(trained | {"ssl": True})}
 
 
 def chosen(arms: Mapping[str, Arm], names: Iterable[str]) -> dict[str, Arm]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import arms, artifacts, console, models, processor, search_space, workers
+from . import arms, artifacts, best_trials, console, models, processor, search_space, workers
 from .errors import InputError, NumberError, SettingsError
 from .train import SelectOn
 
@@ -67,8 +67,9 @@ def tune(
     """Search the settings of arms, the same number of trials for each, on the validation interactions alone.
 
     Reads features, items, queries, train, validation, popularity and mutual_information; writes tuning.parquet, from
-    which `ablate` takes each arm's best trial. The first trial has the settings of the settings file. The studies are
-    kept in RUN/tuning/: a stopped search goes on where it was, and one with more --trials goes on from there.
+    which `ablate` takes each arm's best trial, and prints that for the settings file. The first trial has the settings
+    of the settings file. The studies are kept in RUN/tuning/: a stopped search goes on where it was, and one with more
+    --trials goes on from there.
     """
     _need_optuna()
     every = arms.known(ctx, config)
@@ -76,27 +77,31 @@ def tune(
     settings = {"trials": trials, "seeds": seeds, "select_on": select_on, "seed": seed, "config": config}
     settings |= {f"arm {name}": own.settings for name, own in picked.items()}
     with artifacts.Job(run, "tune", settings, reads=READS, writes=WRITES, force=force) as job:
-        if job.up_to_date:
-            return
-        best: dict[str, float] = {}
-        rows: list[dict[str, Any]] = []
-        for name, own in arms.with_precision(every).items():
-            space = search_space.of_arm(own, job.rows("train.parquet"))
-            path, key = run / FOLDER / f"{name}.journal", own.key(job.inputs, space, seeds, select_on, seed)
-            if name not in picked and not path.exists():
-                continue
-            study = _study(path, f"{name}-{key}", force=force and name in picked)
-            if name in picked:
-                _search(study, Candidate(run, config, own, space, {}, seeds, 0), trials, jobs, select_on, seed)
-            found = [trial.user_attrs["result"] for trial in _finished(study)]
-            top = max((result["value"] for result in found if result["value"] is not None), default=None)
-            for number, result in enumerate(found):
-                is_best = top is not None and result["value"] == top and name not in best
-                best |= {name: top} if is_best and top is not None else {}
-                rows.append({"arm": name, "trial": number, "best": is_best} | result)
-        job.write("tuning.parquet", _frame(rows))
-        said = ", ".join(f"{name} {best[name]:.4f}" if name in best else f"{name} none" for name in picked)
-        job.done(f"{trials} trials for each arm, best {select_on}: {said}")
+        if not job.up_to_date:
+            rows: list[dict[str, Any]] = []
+            for name, own in arms.with_precision(every).items():
+                space = search_space.of_arm(own, job.rows("train.parquet"))
+                path, key = run / FOLDER / f"{name}.journal", own.key(job.inputs, space, seeds, select_on, seed)
+                if name not in picked and not path.exists():
+                    continue
+                study = _study(path, f"{name}-{key}", force=force and name in picked)
+                if name in picked:
+                    _search(study, Candidate(run, config, own, space, {}, seeds, 0), trials, jobs, select_on, seed)
+                rows += _rows(name, study)
+            job.write("tuning.parquet", _frame(rows))
+            best = {row["arm"]: row["value"] for row in rows if row["best"]}
+            said = ", ".join(f"{name} {best[name]:.4f}" if name in best else f"{name} none" for name in picked)
+            job.done(f"{trials} trials for each arm, best {select_on}: {said}")
+    with artifacts.reading(run, WRITES, config) as published:
+        best_trials.show(published.read("tuning.parquet"), picked, arms.plain(ctx, config), select_on)
+
+
+def _rows(arm: str, study: "optuna.Study") -> list[dict[str, Any]]:
+    """Lay out the trials that came to an end, with a mark at the best: the first of equal ones."""
+    found = [trial.user_attrs["result"] for trial in _finished(study)]
+    counted = [number for number, result in enumerate(found) if result["value"] is not None]
+    best = max(counted, key=lambda number: found[number]["value"], default=None)
+    return [{"arm": arm, "trial": number, "best": number == best} | result for number, result in enumerate(found)]
 
 
 def validate(candidate: Candidate) -> dict[str, Any] | None:
