@@ -13,16 +13,7 @@ if TYPE_CHECKING:
     import polars as pl
     from torch import Tensor
 
-READS = (
-    "features.parquet",
-    "items.parquet",
-    "queries.parquet",
-    "train.parquet",
-    "validation.parquet",
-    "test.parquet",
-    "popularity.parquet",
-    "mutual_information.parquet",
-)
+READS = (*arms.READS, "test.parquet")
 TUNED = "tuning.parquet"
 WRITES = ("ablation.parquet", "ablation.md")
 TunedOption = Annotated[
@@ -134,7 +125,7 @@ def _measure(cells: list[ranks.Cell], pairs: int, jobs: int, *, force: bool) -> 
 def _places(cell: ranks.Cell, pairs: int) -> "Tensor":
     found = ranks.stored(cell, pairs)
     assert found is not None, "measured above"
-    return found[0]
+    return found
 
 
 def _table(truth: evaluate.Truth, places: "dict[str, list[Tensor]]", ks: list[int], draws: int) -> "pl.DataFrame":

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from . import arms, console
+from .metrics_table import SLICES
 
 if TYPE_CHECKING:
     import polars as pl
 
-SLICES = ("all", "head", "tail", "cold", "warm-tail")
 PAIRS = "test pairs"
 LEGEND = (
     "share of the test pairs whose item is among the {k} nearest, mean over the seeds; in brackets the difference to "

@@ -38,6 +38,7 @@ ARMS: dict[
     OWN: {"ssl": True},
 }
 MEASURED = "mutual_information.parquet"  # what only the views are drawn from
+READS = (*train.READS, MEASURED)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import arms, artifacts, evaluate, models, processor, publish, train
 from .errors import NumberError
@@ -70,8 +70,8 @@ def measure(cell: Cell) -> str:
     return f"{train.said(best)}; test {_said(truth, places)}; {seconds:.1f} s"
 
 
-def stored(cell: Cell, pairs: int) -> "tuple[torch.Tensor, dict[str, Any]] | None":
-    """Read a file's ranks, (P,) int32 with 0 for null, and what it says about the training; None where not whole."""
+def stored(cell: Cell, pairs: int) -> "torch.Tensor | None":
+    """Read a file's ranks, (P,) int32 with 0 for null; None where it is not whole."""
     import polars as pl
 
     try:
@@ -81,7 +81,7 @@ def stored(cell: Cell, pairs: int) -> "tuple[torch.Tensor, dict[str, Any]] | Non
             places = pl.read_parquet(file, columns=["rank"])["rank"].fill_null(0).to_torch()
     except (OSError, KeyError, ValueError, pl.exceptions.PolarsError):
         return None
-    return (places, about) if len(places) == pairs and about.get("ranks") == _hash(places) else None
+    return places if len(places) == pairs and about.get("ranks") == _hash(places) else None
 
 
 def sweep(run: Path, cells: Mapping[tuple[str, int], Cell]) -> None:
