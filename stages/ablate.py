@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import ablation_table, arms, artifacts, console, evaluate, ranks, train, workers
+from . import ablation_table, arms, artifacts, console, evaluate, metrics_table, ranks, train, workers
 
 if TYPE_CHECKING:
     import polars as pl
@@ -135,7 +135,10 @@ def _table(truth: evaluate.Truth, places: "dict[str, list[Tensor]]", ks: list[in
 
     from ssl_recall import metrics, retrieval
 
-    members = {name: inside[truth.pair_items] for name, inside in metrics.slices(truth.counts).items()}
+    members = {
+        name: inside[truth.pair_items]
+        for name, inside in metrics.slices(truth.counts, metrics_table.HEAD_SHARE).items()
+    }
     keys = [(part, "recall", k) for part in members for k in ks]
     zeros = torch.zeros(len(truth.queries), len(keys), dtype=torch.float64)
     counted = torch.stack([members[part] for part, _, _ in keys], 1).double()  # (P, C)
