@@ -35,8 +35,11 @@ ARMS: dict[
     "random-mask": VIEWS_ALONE | {"transform": Transform.RANDOM_MASK},
     "correlated-no-dropout": VIEWS_ALONE | {"transform": Transform.CORRELATED, "value_dropout": 0.0},
     "correlated": VIEWS_ALONE | {"transform": Transform.CORRELATED},
+    "no-warm-up": {"ssl": True, "ssl_warmup_steps": 0},
+    "no-neighbours": {"ssl": True, "ssl_neighbour_weight": 0.0},
     OWN: {"ssl": True},
 }
+WITHOUT = ("no-warm-up", "no-neighbours")  # are `ssl` less a part, and take what was found for it
 MEASURED = "mutual_information.parquet"  # what only the views are drawn from
 READS = (*train.READS, MEASURED)
 

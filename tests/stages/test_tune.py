@@ -133,6 +133,30 @@ def test_ablate_takes_the_best_trial_but_for_what_makes_the_arm(shop: Path) -> N
     assert told["train"]["learning_rate"] == settings["learning_rate"]
 
 
+def test_ssl_without_a_part_takes_what_was_found_for_ssl(shop: Path) -> None:
+    tune("--trials", "3")
+    best = pl.read_parquet(shop / "run" / "tuning.parquet").filter("best")
+    settings = {row["arm"]: json.loads(row["settings"]) for row in best.iter_rows(named=True)}
+    flags = ("--arm", "no-warm-up", "--arm", "no-neighbours", "--arm", "ssl", "--seeds", "1", "--k", "3")
+    assert "while others are tuned" not in ablate(*flags)
+    own = about(shop, "ssl")
+    assert settings["ssl"].items() <= (own["train"] | own["views"]).items()
+    for arm, off in (("no-warm-up", {"ssl_warmup_steps": 0}), ("no-neighbours", {"ssl_neighbour_weight": 0.0})):
+        told = about(shop, arm)
+        assert told["train"] == own["train"] | off
+        assert told["views"] == own["views"]
+    assert (
+        "Tuned: no-ssl, ssl; no-warm-up takes the settings of ssl; no-neighbours takes the settings of ssl; the others"
+        in (shop / "run" / "ablation.md").read_text()
+    )
+    tune("--trials", "3", "--arm", "no-ssl", "--arm", "spread-out", "--force")
+    (shop / "run" / "tuning" / "ssl.journal").unlink()
+    tune("--trials", "2", "--arm", "no-ssl", "--arm", "spread-out")
+    assert "no-warm-up: take the settings of no-ssl, while others" in ablate(
+        "--arm", "no-warm-up", "--arm", "spread-out", "--seeds", "1", "--k", "3"
+    )
+
+
 def test_both_commands_keep_to_the_contract(shop: Path) -> None:
     tune("--trials", "1", "--arm", "no-ssl")
     ablate("--arm", "random-mask", "--seeds", "1", "--k", "3")
