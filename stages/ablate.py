@@ -80,6 +80,8 @@ def ablate(
                 file.write(ablation_table.markdown(frame, note).encode())
             ranks.sweep(run, cells)
             job.done(f"{len(picked)} arms, {seeds} seeds, {len(truth.pair_items):,} test pairs")
+    if artifacts.is_planning():
+        return
     with artifacts.reading(run, WRITES[:1], config) as published:
         ablation_table.show(published.read("ablation.parquet"))
 

@@ -62,7 +62,8 @@ def tune(
     of the settings file. The studies are kept in RUN/tuning/: a stopped search goes on where it was, and one with more
     --trials goes on from there.
     """
-    _need_optuna()
+    if not artifacts.is_planning():
+        _need_optuna()
     every = arms.known(ctx, config)
     picked = arms.chosen(every, arm or [arms.BASE, arms.OWN])
     settings = {"trials": trials, "seeds": seeds, "select_on": select_on, "seed": seed, "config": config}
@@ -83,6 +84,8 @@ def tune(
             best = {row["arm"]: row["value"] for row in rows if row["best"]}
             said = ", ".join(f"{name} {best[name]:.4f}" if name in best else f"{name} none" for name in picked)
             job.done(f"{trials} trials for each arm, best {select_on}: {said}")
+    if artifacts.is_planning():
+        return
     with artifacts.reading(run, WRITES, config) as published:
         best_trials.show(published.read("tuning.parquet"), picked, arms.plain(ctx, config), select_on)
 

@@ -247,6 +247,38 @@ def test_status_is_a_line_a_stage_for_people(folder: Path) -> None:
     assert [line[30:].strip() for line in lines] == ["up to date"] * 8 + ["to run: bootstrap was 10, now 20"]
 
 
+def test_what_is_optional_is_named_where_it_was_run_with_what_it_was_given(folder: Path) -> None:
+    settings = folder / "ssl-recall.toml"
+    settings.write_text(settings.read_text() + "[ablate.arms.mine]\nssl_weight = 0.9\n")
+    assert call("tune", "--run", "run", "--arm", "mine", "--trials", "1").exit_code == 0
+    before = tree(folder)
+    assert dict(status()) == dict.fromkeys([*STAGES, "tune"])
+    assert tree(folder) == before
+    flags = ("--arm", "mine", "--seeds", "1", "--k", "5", "--k", "3", "--no-tuned", "--bootstrap", "20")
+    assert call("ablate", "--run", "run", *flags).exit_code == 0
+    assert dict(status()) == dict.fromkeys([*STAGES, "tune", "ablate"])
+    rows = json.loads(call("status", "--run", "run", "--json").stdout)
+    assert [row["stage"] for row in rows if row["optional"]] == ["tune", "ablate"]
+    edit(settings, "ssl_weight = 0.9", "ssl_weight = 0.8")
+    lines = call("status", "--run", "run").stdout.splitlines()[-2:]
+    for line, name in zip(lines, ("tune", "ablate"), strict=True):
+        assert line.startswith(f"{name} (optional)".ljust(30) + " stale: arm mine was {")
+    edit(settings, "[prepare]", "[prepare]\nseed = 2")
+    assert status()[-2:] == [("tune", "after prepare"), ("ablate", "after prepare")]
+    edit(settings, "[ablate.arms.mine]\nssl_weight = 0.8\n", "")
+    for name, (stage, reason) in zip(("tune", "ablate"), status()[-2:], strict=True):
+        assert stage == name
+        assert str(reason).startswith("UNKNOWN_ARM: --arm mine: is no arm; there are no-ssl, ")
+    said = call("run", "--run", "run").stderr
+    assert "tune" not in said
+    assert "ablate" not in said
+
+
+def test_a_manifest_that_is_none_is_said_of_every_stage_alone(folder: Path) -> None:
+    (folder / "run" / "manifest.json").write_text("no")
+    assert [stage for stage, reason in status() if reason] == STAGES
+
+
 def test_a_damaged_artifact_is_reported_by_status_and_mended_by_run(folder: Path) -> None:
     before = digests(folder / "run")
     flip(folder / "run" / "popularity.parquet")
