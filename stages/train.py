@@ -1,5 +1,6 @@
 """Train the two towers, with or without the self-supervised task on the item tower."""
 
+import math
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -301,8 +302,9 @@ def objective_of(settings: dict[str, Any]) -> "Objective":
 
 
 def said(row: dict[str, Any]) -> str:
-    """Say an epoch's validation recall."""
-    recalls = ", ".join(f"{row[name]:.3f} {name.removeprefix('recall_')}" for name in SHOWN)
+    """Say an epoch's validation recall, of the slices that have a pair."""
+    shown = [name for name in SHOWN if not math.isnan(row[name])]
+    recalls = ", ".join(f"{row[name]:.3f} {name.removeprefix('recall_')}" for name in shown)
     return f"validation recall@{K} {recalls}"
 
 
