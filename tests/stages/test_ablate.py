@@ -141,6 +141,18 @@ def test_a_rank_file_that_is_not_whole_is_made_again(shop: Path) -> None:
     assert (shop / "run" / "ablation.parquet").read_bytes() == before
 
 
+def test_rank_files_that_are_damaged_are_made_again(shop: Path) -> None:
+    few()
+    before = (shop / "run" / "ablation.parquet").read_bytes()
+    paths = [shop / "run" / "ablation" / name for name in sorted(files(shop))]
+    whole = paths[0].read_bytes()
+    for path, damaged in zip(paths, (whole[:-100], b"", b"\xff\x00garbage\n" * 99), strict=False):
+        path.write_bytes(damaged)
+    assert "1 of 4 arms" in few("--bootstrap", "51")
+    assert "4 of 4 arms" in few()
+    assert (shop / "run" / "ablation.parquet").read_bytes() == before
+
+
 @pytest.mark.parametrize(("stop", "jobs", "code"), [(signal.SIGKILL, "1", -9), (signal.SIGINT, "2", 130)])
 def test_a_stopped_ablation_goes_on_and_gives_the_same_table(
     shop: Path, tmp_path: Path, stop: signal.Signals, jobs: str, code: int
