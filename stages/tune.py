@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import arms, artifacts, best_trials, console, models, processor, search_space, workers
-from .errors import InputError, NumberError, SettingsError
+from .errors import ArtifactError, InputError, NumberError, SettingsError
 from .train import SelectOn
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def tune(
                 path, key = run / FOLDER / f"{name}.journal", own.key(job.inputs, space, seeds, select_on, seed)
                 if name not in picked and not path.exists():
                     continue
-                study = _study(path, f"{name}-{key}", force=force and name in picked)
+                study = _study(path, f"{name}-{key}", job.flags, force=force and name in picked)
                 if name in picked:
                     _search(study, Candidate(run, config, own, space, {}, seeds, 0), trials, jobs, select_on, seed)
                 rows += _rows(name, study)
@@ -128,17 +128,36 @@ def _need_optuna() -> None:
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
 
 
-def _study(path: Path, name: str, *, force: bool) -> "optuna.Study":
-    """Open a study under the lock of the run folder: what a killed process left of it in the journal is set right."""
+def _study(path: Path, name: str, flags: str, *, force: bool) -> "optuna.Study":
+    """Open a study under the lock of the run folder. Raises ArtifactError where its journal is none, or is damaged."""
+    path.parent.mkdir(exist_ok=True)
+    try:
+        study = _opened(path, name, force=force)
+        _frame(_rows(name, study))  # the results are whole, too
+    except Exception as error:
+        if isinstance(error, OSError | MemoryError) and not path.is_dir():
+            raise
+        text = f"{path}: damaged, or no journal of a search; remove it, and this arm's search begins again with"
+        raise ArtifactError(f"{text}: ssl-recall tune{flags}", "CORRUPT") from None
+    return study
+
+
+def _opened(path: Path, name: str, *, force: bool) -> "optuna.Study":
+    """Open a study, and set right what a killed process left of it."""
     import optuna
     from optuna.storages.journal import JournalFileBackend
 
-    path.parent.mkdir(exist_ok=True)
     path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
     if path.exists():
         whole = path.read_bytes()
+        end = whole.rfind(b"\n") + 1
+        json.loads(
+            b"[%s]" % b",".join(whole[:end].splitlines())
+        )  # Optuna would write on behind a last line of no sense
+        if whole[end : end + 1] not in (b"", b"{"):
+            raise ValueError("ends with no beginning of a line")
         with path.open("r+b") as file:
-            file.truncate(whole.rfind(b"\n") + 1)
+            file.truncate(end)
     storage = optuna.storages.JournalStorage(JournalFileBackend(str(path)))
     if force:
         with contextlib.suppress(KeyError):

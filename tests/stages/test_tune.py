@@ -17,13 +17,26 @@ from stages import tune as stage
 from stages.artifacts import Job
 from stages.build_views import Transform
 from stages.contract import CONTRACT
-from stages.errors import InputError, SettingsError
+from stages.errors import ArtifactError, InputError, SettingsError
 
 from .test_ablate import ablate, about, append
 
 
 def tune(*flags: str) -> str:
     return ablate(*flags, command="tune")
+
+
+@pytest.fixture
+def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every trial is better than the one before, and takes no time."""
+    monkeypatch.setattr(
+        stage, "validate", lambda candidate: recalls(candidate.number / 100) | {"epochs": 1, "seconds": 1.0}
+    )
+
+
+def recalls(value: float) -> dict[str, float]:
+    names = ("recall", "recall_all", "recall_head", "recall_tail", "recall_cold", "recall_balanced")
+    return dict.fromkeys(names, value)
 
 
 def rows(folder: Path, arm: str) -> list[dict[str, Any]]:
@@ -133,7 +146,7 @@ def test_ablate_takes_the_best_trial_but_for_what_makes_the_arm(shop: Path) -> N
     assert told["train"]["learning_rate"] == settings["learning_rate"]
 
 
-def test_ssl_without_a_part_takes_what_was_found_for_ssl(shop: Path) -> None:
+def test_ssl_without_a_part_takes_what_was_found_for_ssl(shop: Path, untrained: None) -> None:
     tune("--trials", "3")
     best = pl.read_parquet(shop / "run" / "tuning.parquet").filter("best")
     settings = {row["arm"]: json.loads(row["settings"]) for row in best.iter_rows(named=True)}
@@ -215,7 +228,7 @@ def journal(folder: Path, arm: str) -> list[optuna.Study]:
     return [optuna.load_study(study_name=name, storage=storage) for name in names]
 
 
-def test_the_first_trial_is_what_optuna_is_told_however_far_from_the_space(shop: Path) -> None:
+def test_the_first_trial_is_what_optuna_is_told_however_far_from_the_space(shop: Path, untrained: None) -> None:
     odd = {"temperature": 0.5, "id_dropout": 0.9, "further_negatives": 7, "initial_accumulator": 0.0}
     append(shop, "temperature = 0.5\nid_dropout = 0.9\ninitial_accumulator = 0\n")
     settings = shop / "ssl-recall.toml"
@@ -248,12 +261,12 @@ def test_a_batch_that_leaves_few_steps_is_not_tried_but_the_own_is(
     assert list(space["batch_size"]["choices"]) == expected
 
 
-def test_a_short_log_is_searched_with_the_own_batch_alone(shop: Path) -> None:
+def test_a_short_log_is_searched_with_the_own_batch_alone(shop: Path, untrained: None) -> None:
     tune("--arm", "no-ssl", "--trials", "3")
     assert {json.loads(row["settings"])["batch_size"] for row in rows(shop, "no-ssl")} == {32}
 
 
-def test_another_space_is_another_study(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_space_is_another_study(shop: Path, untrained: None, monkeypatch: pytest.MonkeyPatch) -> None:
     tune("--arm", "no-ssl", "--trials", "1")
     monkeypatch.setitem(search_space.SPACE, "embedding_width", {"choices": (16, 128)})
     assert tune("--arm", "no-ssl", "--trials", "2").count(" trial ") == 2
@@ -267,7 +280,7 @@ def printed(*flags: str) -> dict[str, str]:
     return {block.split(":")[0]: block for block in result.stdout.removeprefix("# ").split("\n# ")}
 
 
-def test_what_was_found_is_printed_for_the_settings_file(shop: Path) -> None:
+def test_what_was_found_is_printed_for_the_settings_file(shop: Path, untrained: None) -> None:
     found = printed("--arm", "no-ssl", "--arm", "value-dropout", "--trials", "4")
     assert list(found) == ["no-ssl", "value-dropout"]
     assert printed("--arm", "value-dropout", "--arm", "no-ssl", "--trials", "4") == found  # without work
@@ -291,7 +304,7 @@ def test_what_was_found_is_printed_for_the_settings_file(shop: Path) -> None:
     assert re.search(r"^temperature = 0\.\d{1,5}$", found["no-ssl"], re.MULTILINE)
 
 
-def test_pasted_into_the_settings_file_what_was_found_is_what_it_says(shop: Path) -> None:
+def test_pasted_into_the_settings_file_what_was_found_is_what_it_says(shop: Path, untrained: None) -> None:
     block = printed("--arm", "no-ssl", "--trials", "4")["no-ssl"]
     (shop / "ssl-recall.toml").write_text(f"run = 'run'\n{block[block.index('[train]') :]}epochs = 2\n")
     tune("--arm", "no-ssl", "--trials", "1")
@@ -316,15 +329,48 @@ def test_lists_and_names_are_written_as_toml_has_them() -> None:
     }
 
 
-def recalls(value: float) -> dict[str, float]:
-    names = ("recall", "recall_all", "recall_head", "recall_tail", "recall_cold", "recall_balanced")
-    return dict.fromkeys(names, value)
-
-
 def test_of_equal_trials_the_first_is_the_best(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage, "validate", lambda candidate: recalls(0.5) | {"epochs": 1, "seconds": 1.0})
     tune("--arm", "no-ssl", "--trials", "3")
     assert [row["best"] for row in rows(shop, "no-ssl")] == [True, False, False]
+
+
+def test_a_damaged_journal_is_named_with_the_way_out_and_nothing_of_it_is_lost(shop: Path, untrained: None) -> None:
+    tune("--arm", "no-ssl", "--trials", "2")
+    before = rows(shop, "no-ssl")
+    path = shop / "run" / "tuning" / "no-ssl.journal"
+    whole = path.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    inserted = (
+        b"garbage\n",
+        b"\xff\xfe\x00\n",
+        b"\n",
+        b"3\n",
+        b"[]\n",
+        b"{}\n",
+        b'{"op_code":99}\n',
+        b'{"op_code":4}\n',
+    )
+    damaged = [b"".join([*lines[:at], one, *lines[at:]]) for one in inserted for at in (0, 5, len(lines))]
+    damaged += [whole.replace(b'"value":0.01', b'"valve":0.01'), whole.replace(b'"settings":{', b'"set":{')]
+    damaged += [whole.replace(b"FloatDistribution", b"FleetDistribution"), whole + b"PAR1", bytes(range(256)) * 9, b"x"]
+    for content in damaged:
+        path.write_bytes(content)
+        with pytest.raises(ArtifactError) as caught:
+            tune("--arm", "no-ssl", "--trials", "3")
+        assert str(caught.value) == (
+            "CORRUPT: run/tuning/no-ssl.journal: damaged, or no journal of a search; remove it, and this arm's search "
+            "begins again with: ssl-recall tune --run run"
+        )
+        assert path.read_bytes().startswith(content), content[-300:]
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(ArtifactError, match=r"no-ssl\.journal: damaged"):
+        tune("--arm", "ssl", "--trials", "1")
+    path.rmdir()
+    path.touch()  # nothing in it is nothing wrong
+    tune("--arm", "no-ssl", "--trials", "2", "--force")
+    assert rows(shop, "no-ssl") == before
 
 
 @pytest.mark.parametrize("flags", [("--seeds", "2"), ("--select-on", "tail"), ("--seed", "2")])
