@@ -287,6 +287,31 @@ def test_a_damaged_artifact_is_reported_by_status_and_mended_by_run(folder: Path
     assert digests(folder / "run") == before
 
 
+@pytest.mark.parametrize("command", [["train", "--force"], ["show-views", "item 01"]])
+def test_views_of_an_older_version_without_neighbours_are_refused(folder: Path, command: list[str]) -> None:
+    path, manifest = folder / "run" / "views.parquet", folder / "run" / "manifest.json"
+    before = hashlib.sha256(path.read_bytes()).hexdigest()
+    pl.read_parquet(path).drop("neighbour_index").write_parquet(path)
+    manifest.write_text(manifest.read_text().replace(before, hashlib.sha256(path.read_bytes()).hexdigest()))
+    result = call(*command, "--run", "run")
+    assert isinstance(result.exception, ArtifactError), result.exception
+    assert str(result.exception) == (
+        "OLD: run/views.parquet: of an older version, without neighbour_index; "
+        "run: ssl-recall build-views --force --run run"
+    )
+    assert call("build-views", "--force", "--run", "run").exit_code == 0
+    assert call(*command, "--run", "run").exit_code == 0
+
+
+def test_views_of_an_older_release_are_built_again(folder: Path) -> None:
+    manifest = folder / "run" / "manifest.json"
+    told = json.loads(manifest.read_text())
+    told["stages"]["build-views"]["version"] = "0.1.0"
+    manifest.write_text(json.dumps(told))
+    assert str(dict(status())["build-views"]).startswith("version was 0.1.0, now ")
+    assert dict(status())["train"] == "after build-views"
+
+
 def test_new_interactions_run_everything_that_sees_them(folder: Path) -> None:
     pl.read_parquet(folder / "log.parquet").head(300).write_parquet(folder / "log.parquet")
     assert status()[0] == ("prepare", "interactions[0] changed")
