@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import optuna
     import polars as pl
 
+READS = arms.READS
 WRITES = ("tuning.parquet",)
 FOLDER = "tuning"
 FIGURES = ("recall", "recall_head", "recall_tail", "recall_cold")
@@ -68,7 +69,7 @@ def tune(
     picked = arms.chosen(every, arm or [arms.BASE, arms.OWN])
     settings = {"trials": trials, "seeds": seeds, "select_on": select_on, "seed": seed, "config": config}
     settings |= {f"arm {name}": own.settings for name, own in picked.items()}
-    with artifacts.Job(run, "tune", settings, reads=arms.READS, writes=WRITES, force=force) as job:
+    with artifacts.Job(run, "tune", settings, reads=READS, writes=WRITES, force=force) as job:
         if not job.up_to_date:
             rows: list[dict[str, Any]] = []
             for name, own in arms.with_precision(every).items():
@@ -103,7 +104,7 @@ def validate(candidate: Candidate) -> dict[str, Any] | None:
     start, arm = time.monotonic(), candidate.arm.tuned(candidate.settings)
     found: list[dict[str, Any]] = []
     epochs = 0
-    with artifacts.reading(candidate.run, arms.READS, candidate.config) as job:
+    with artifacts.reading(candidate.run, READS, candidate.config) as job:
         place = models.device_of(arm.train["device"])
         processor.use(1, place)
         for seed in range(1, candidate.seeds + 1):
