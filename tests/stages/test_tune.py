@@ -1,21 +1,17 @@
 """tune: an equal number of trials for each arm, on the validation alone, which a later call goes on with."""
 
 import json
-import re
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import optuna
 import polars as pl
 import pytest
-from typer.testing import CliRunner
 
-from stages import arms, best_trials, cli, search_space
+from stages import arms, search_space
 from stages import tune as stage
 from stages.artifacts import Job
-from stages.build_views import Transform
 from stages.contract import CONTRACT
 from stages.errors import ArtifactError, InputError, SettingsError
 
@@ -204,22 +200,6 @@ def test_without_optuna_the_way_out_is_named(shop: Path, monkeypatch: pytest.Mon
         tune()
 
 
-@pytest.mark.parametrize(
-    ("made_of", "value", "expected"),
-    [
-        ({"choices": (256, 512)}, 300, {"choices": (256, 300, 512)}),
-        ({"choices": (256, 512)}, 512, {"choices": (256, 512)}),
-        ({"low": 0.1, "high": 0.5}, 0.7, {"low": 0.1, "high": 0.7}),
-        ({"low": 0.1, "high": 0.5, "log": True}, 0.01, {"low": 0.01, "high": 0.5, "log": True}),
-        ({"low": 0.1, "high": 0.5}, 0.2, {"low": 0.1, "high": 0.5}),
-    ],
-)
-def test_a_dimension_is_widened_until_it_holds_the_own_value(
-    made_of: dict[str, Any], value: float, expected: dict[str, Any]
-) -> None:
-    assert search_space._holding(made_of, value) == expected
-
-
 def journal(folder: Path, arm: str) -> list[optuna.Study]:
     """Every study of an arm's journal, as Optuna reads it."""
     backend = optuna.storages.journal.JournalFileBackend(str(folder / "run" / "tuning" / f"{arm}.journal"))
@@ -244,23 +224,6 @@ def test_the_first_trial_is_what_optuna_is_told_however_far_from_the_space(shop:
     assert first["ssl_warmup_steps"] == 3
 
 
-@pytest.mark.parametrize(
-    ("interactions", "own", "expected"),
-    [
-        (20 * 2048, 1024, [256, 512, 1024, 2048]),
-        (20 * 2048 - 1, 1024, [256, 512, 1024]),
-        (5120, 1024, [256, 1024]),
-        (5119, 32, [32]),
-    ],
-)
-def test_a_batch_that_leaves_few_steps_is_not_tried_but_the_own_is(
-    interactions: int, own: int, expected: list[int]
-) -> None:
-    settings = dict.fromkeys(search_space.SPACE, 0.1) | {"batch_size": own}
-    space = search_space.of_arm(arms.Arm("no-ssl", settings, None, frozenset({"ssl"})), interactions)
-    assert list(space["batch_size"]["choices"]) == expected
-
-
 def test_a_short_log_is_searched_with_the_own_batch_alone(shop: Path, untrained: None) -> None:
     tune("--arm", "no-ssl", "--trials", "3")
     assert {json.loads(row["settings"])["batch_size"] for row in rows(shop, "no-ssl")} == {32}
@@ -271,62 +234,6 @@ def test_another_space_is_another_study(shop: Path, untrained: None, monkeypatch
     monkeypatch.setitem(search_space.SPACE, "embedding_width", {"choices": (16, 128)})
     assert tune("--arm", "no-ssl", "--trials", "2").count(" trial ") == 2
     assert [len(study.trials) for study in journal(shop, "no-ssl")] == [1, 2]
-
-
-def printed(*flags: str) -> dict[str, str]:
-    """What tune prints on stdout, by arm."""
-    result = CliRunner().invoke(cli.app, ["tune", *flags])
-    assert result.exit_code == 0, result.output
-    return {block.split(":")[0]: block for block in result.stdout.removeprefix("# ").split("\n# ")}
-
-
-def test_what_was_found_is_printed_for_the_settings_file(shop: Path, untrained: None) -> None:
-    found = printed("--arm", "no-ssl", "--arm", "value-dropout", "--trials", "4")
-    assert list(found) == ["no-ssl", "value-dropout"]
-    assert printed("--arm", "value-dropout", "--arm", "no-ssl", "--trials", "4") == found  # without work
-    for arm, block in found.items():
-        (best,) = [row for row in rows(shop, arm) if row["best"]]
-        first, _, text = block.partition("\n")
-        assert first.startswith(
-            f"{arm}: trial {best['trial']}, {best['value']:.4f} balanced; to keep it, put this into"
-        )
-        told = tomllib.loads(text)
-        of_arm = {"transform": "dropout", "ssl_neighbour_weight": 0.0, "ssl_warmup_steps": 0}
-        own = {"batch_size": 32, "embedding_width": 8, "further_negatives": 16, "id_dropout": 0.1, "value_dropout": 0.3}
-        expected = json.loads(best["settings"]) | (of_arm if arm == "value-dropout" else {})
-        in_tables = told["train"] | told.get("build_views", {})
-        assert in_tables == {
-            name: pytest.approx(value, rel=5e-4) if isinstance(value, float) else value
-            for name, value in expected.items()
-            if value != own.get(name)
-        }
-        assert told.get("build_views", {}).keys() == ({"transform", "value_dropout"} & in_tables.keys())
-    assert re.search(r"^temperature = 0\.\d{1,5}$", found["no-ssl"], re.MULTILINE)
-
-
-def test_pasted_into_the_settings_file_what_was_found_is_what_it_says(shop: Path, untrained: None) -> None:
-    block = printed("--arm", "no-ssl", "--trials", "4")["no-ssl"]
-    (shop / "ssl-recall.toml").write_text(f"run = 'run'\n{block[block.index('[train]') :]}epochs = 2\n")
-    tune("--arm", "no-ssl", "--trials", "1")
-    told = tomllib.loads(block[block.index("[train]") :])["train"]
-    first = json.loads(rows(shop, "no-ssl")[0]["settings"])
-    assert {name: told[name] for name in told if name in first}.items() <= first.items()
-    assert printed("--arm", "no-ssl", "--trials", "1")["no-ssl"].endswith("balanced; the settings as they are\n")
-
-
-def test_an_arm_of_which_every_trial_failed_has_nothing_to_keep(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "validate", lambda candidate: None)
-    assert printed("--arm", "no-ssl", "--trials", "2") == {"no-ssl": "no-ssl: no trial came to an end with a number\n"}
-
-
-def test_lists_and_names_are_written_as_toml_has_them() -> None:
-    settings = {"hidden": [64, 32], "ssl": False, "threads": 1, "logq": False, "temperature": 1.23456e-05, "width": 64}
-    arm = arms.Arm("mine", settings, {"transform": Transform.DROPOUT}, frozenset())
-    plain = {"build-views": {}, "train": {"hidden": [256], "width": 64, "threads": 4, "ssl": True, "logq": True}}
-    assert tomllib.loads("\n".join(best_trials.toml(arm, plain))) == {
-        "build_views": {"transform": "dropout"},
-        "train": {"hidden": [64, 32], "logq": False, "temperature": 1.235e-05},
-    }
 
 
 def test_of_equal_trials_the_first_is_the_best(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
