@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import arms, config, console
+from . import arms, console
 
 if TYPE_CHECKING:
     import polars as pl
@@ -17,6 +18,7 @@ def show(
     picked: Mapping[str, arms.Arm],
     plain: Mapping[str, Mapping[str, Any]],  # [build-views] and [train] as they are
     select_on: str,
+    file: Path,  # of the settings
 ) -> None:
     """Print each arm's best trial as TOML, where it differs from the settings as they are."""
     best = {row["arm"]: row for row in frame.filter("best").iter_rows(named=True)}
@@ -25,8 +27,9 @@ def show(
             console.out.print(f"# {name}: no trial came to an end with a number", soft_wrap=True)
             continue
         lines = list(toml(arm.tuned(json.loads(best[name]["settings"])), plain))
-        to_keep = f"to keep it, put this into {config.DEFAULT} (four digits)" if lines else "the settings as they are"
-        said = f"# {name}: trial {best[name]['trial']}, {best[name]['value']:.4f} {select_on}; {to_keep}"
+        to_keep = f"to keep it, put these lines under their tables in {file} (four digits)"
+        said = f"# {name}: trial {best[name]['trial']}, {best[name]['value']:.4f} {select_on}; "
+        said += to_keep if lines else "the settings as they are"
         console.out.print("\n".join([said, *lines]), soft_wrap=True)
 
 

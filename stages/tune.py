@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import arms, artifacts, best_trials, console, models, processor, search_space, workers
+from . import config as config_file
 from .errors import ArtifactError, InputError, NumberError, SettingsError
 from .train import SelectOn
 
@@ -88,7 +89,8 @@ def tune(
     if artifacts.is_planning():
         return
     with artifacts.reading(run, WRITES, config) as published:
-        best_trials.show(published.read("tuning.parquet"), picked, arms.plain(ctx, config), select_on)
+        plain, file = arms.plain(ctx, config), config or config_file.DEFAULT
+        best_trials.show(published.read("tuning.parquet"), picked, plain, select_on, file)
 
 
 def _rows(arm: str, study: "optuna.Study") -> list[dict[str, Any]]:

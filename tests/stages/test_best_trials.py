@@ -31,7 +31,7 @@ def test_what_was_found_is_printed_for_the_settings_file(shop: Path) -> None:
         (best,) = [row for row in rows(shop, arm) if row["best"]]
         first, _, text = block.partition("\n")
         assert first.startswith(
-            f"{arm}: trial {best['trial']}, {best['value']:.4f} balanced; to keep it, put this into"
+            f"{arm}: trial {best['trial']}, {best['value']:.4f} balanced; to keep it, put these lines under"
         )
         told = tomllib.loads(text)
         of_arm = {"transform": "dropout", "ssl_neighbour_weight": 0.0, "ssl_warmup_steps": 0}
@@ -49,7 +49,9 @@ def test_what_was_found_is_printed_for_the_settings_file(shop: Path) -> None:
 
 @pytest.mark.usefixtures("untrained")
 def test_pasted_into_the_settings_file_what_was_found_is_what_it_says(shop: Path) -> None:
-    block = printed("--arm", "no-ssl", "--trials", "4")["no-ssl"]
+    (shop / "ssl-recall.toml").rename(shop / "mine.toml")
+    block = printed("--arm", "no-ssl", "--trials", "4", "--config", "mine.toml")["no-ssl"]
+    assert "under their tables in mine.toml (four digits)" in block
     (shop / "ssl-recall.toml").write_text(f"run = 'run'\n{block[block.index('[train]') :]}epochs = 2\n")
     tune("--arm", "no-ssl", "--trials", "1")
     told = tomllib.loads(block[block.index("[train]") :])["train"]
