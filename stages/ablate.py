@@ -2,27 +2,19 @@
 
 import json
 import platform
+from collections.abc import Iterable
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import ablation_table, arms, artifacts, console, evaluate, ranks, train, workers
+from . import ablation_table, arms, artifacts, console, evaluate, metrics_table, ranks, train, workers
 
 if TYPE_CHECKING:
     import polars as pl
     from torch import Tensor
 
-READS = (
-    "features.parquet",
-    "items.parquet",
-    "queries.parquet",
-    "train.parquet",
-    "validation.parquet",
-    "test.parquet",
-    "popularity.parquet",
-    "mutual_information.parquet",
-)
+READS = (*arms.READS, "test.parquet")
 TUNED = "tuning.parquet"
 WRITES = ("ablation.parquet", "ablation.md")
 TunedOption = Annotated[
@@ -52,10 +44,11 @@ def ablate(
     Reads features, items, queries, train, validation, test, popularity, mutual_information and (where it is there)
     tuning; writes ablation.parquet and ablation.md. The arms are those of the paper, without warm-up and neighbours
     (no-ssl, feature-dropout, spread-out, value-dropout, complementary, random-mask, correlated-no-dropout, correlated),
-    and ssl, the settings of [train] and [build-views] as they are, which the others start from; a table
-    [ablate.arms.NAME] of the settings file changes one or adds one. What has been trained is kept in RUN/ablation/: a
-    stopped run goes on where it was, and only what has changed is trained again. What `tune` found for no-ssl is taken
-    for all arms that it did not look at.
+    and ssl, the settings of [train] and [build-views] as they are, which the others start from; no-warm-up and
+    no-neighbours are ssl without the one or the other. A table [ablate.arms.NAME] of the settings file changes an arm
+    or adds one. What has been trained is kept in RUN/ablation/: a stopped run goes on where it was, and only what has
+    changed is trained again. What `tune` found for no-ssl is taken for all arms that it did not look at, but for the
+    two that are ssl without a part, which take what it found for ssl.
     """
     every = arms.known(ctx, config)
     picked = arms.chosen(every, [arms.BASE, *(arm or every)])
@@ -67,9 +60,8 @@ def ablate(
     with job:
         if not job.up_to_date:
             best = _tuned(job) if tuned else {}
-            every = arms.with_precision(
-                {name: own.tuned(best.get(name, best.get(arms.BASE, {}))) for name, own in every.items()}
-            )
+            found = {name: own.tuned(best.get(_source(name, best), {})) for name, own in every.items()}
+            every = arms.with_precision(found)
             _warn(job, picked, best, tuned=tuned)
             truth = evaluate.truth_of(job)
             numbers = range(1, seeds + 1)
@@ -83,11 +75,13 @@ def ablate(
             places = {name: [_places(cells[name, seed], len(truth.pair_items)) for seed in numbers] for name in picked}
             frame = _table(truth, places, ks, bootstrap)
             job.write("ablation.parquet", frame)
-            note = _note(job, seeds, [name for name in picked if name in best])
+            note = _note(job, seeds, picked, best)
             with job.open("ablation.md") as file:
                 file.write(ablation_table.markdown(frame, note).encode())
             ranks.sweep(run, cells)
             job.done(f"{len(picked)} arms, {seeds} seeds, {len(truth.pair_items):,} test pairs")
+    if artifacts.is_planning():
+        return
     with artifacts.reading(run, WRITES[:1], config) as published:
         ablation_table.show(published.read("ablation.parquet"))
 
@@ -102,10 +96,17 @@ def _tuned(job: artifacts.Job) -> dict[str, dict[str, Any]]:
     return {name: json.loads(settings) for name, settings in best.select("arm", "settings").iter_rows()}
 
 
+def _source(arm: str, best: dict[str, Any]) -> str:
+    """Name the arm whose best trial another takes: itself, or else the one that it is a change of."""
+    if arm in best:
+        return arm
+    return arms.OWN if arm in arms.WITHOUT and arms.OWN in best else arms.BASE
+
+
 def _warn(job: artifacts.Job, picked: dict[str, arms.Arm], best: dict[str, Any], *, tuned: bool) -> None:
     """Say at once what makes the table hard to believe."""
     train.warn_of_few_steps(job.rows("train.parquet"), picked[arms.BASE].train)
-    untuned = [name for name in picked if name not in best]
+    untuned = [name for name in picked if name not in best and _source(name, best) == arms.BASE]
     if tuned and best.keys() & picked.keys() - {arms.BASE} and untuned:
         how = (
             f"take the settings of {arms.BASE}, while others are tuned themselves" if arms.BASE in best else "not tuned"
@@ -134,7 +135,7 @@ def _measure(cells: list[ranks.Cell], pairs: int, jobs: int, *, force: bool) -> 
 def _places(cell: ranks.Cell, pairs: int) -> "Tensor":
     found = ranks.stored(cell, pairs)
     assert found is not None, "measured above"
-    return found[0]
+    return found
 
 
 def _table(truth: evaluate.Truth, places: "dict[str, list[Tensor]]", ks: list[int], draws: int) -> "pl.DataFrame":
@@ -144,7 +145,10 @@ def _table(truth: evaluate.Truth, places: "dict[str, list[Tensor]]", ks: list[in
 
     from ssl_recall import metrics, retrieval
 
-    members = {name: inside[truth.pair_items] for name, inside in metrics.slices(truth.counts).items()}
+    members = {
+        name: inside[truth.pair_items]
+        for name, inside in metrics.slices(truth.counts, metrics_table.HEAD_SHARE).items()
+    }
     keys = [(part, "recall", k) for part in members for k in ks]
     zeros = torch.zeros(len(truth.queries), len(keys), dtype=torch.float64)
     counted = torch.stack([members[part] for part, _, _ in keys], 1).double()  # (P, C)
@@ -184,14 +188,19 @@ def _table(truth: evaluate.Truth, places: "dict[str, list[Tensor]]", ks: list[in
     return pl.DataFrame(rows, schema=schema, orient="row").with_columns(pl.col(floats).fill_nan(None))
 
 
-def _note(job: artifacts.Job, seeds: int, tuned: list[str]) -> str:
+def _note(job: artifacts.Job, seeds: int, picked: Iterable[str], best: dict[str, Any]) -> str:
     """Say in a line what the table is of."""
     import torch
 
     sizes = {name: job.rows(f"{name}.parquet") for name in ("items", "queries", "train", "validation", "test")}
-    said = ", ".join(f"{rows:,} {name}" for name, rows in sizes.items())
-    others = f"; the others take the settings of {arms.BASE}" if arms.BASE in tuned else ""
+    rows = ", ".join(f"{rows:,} {name}" for name, rows in sizes.items())
+    tuned = ", ".join(name for name in picked if name in best) or "none"
+    for name in picked:
+        if name not in best and _source(name, best) == arms.OWN:
+            tuned += f"; {name} takes the settings of {arms.OWN}"
+    if arms.BASE in best:
+        tuned += f"; the others take the settings of {arms.BASE}"
     return (
-        f"Rows: {said}. Seeds: 1 to {seeds}. Tuned: {', '.join(tuned) or 'none'}{others}. "
+        f"Rows: {rows}. Seeds: 1 to {seeds}. Tuned: {tuned}. "
         f"ssl-recall {version('ssl-recall')}, torch {torch.__version__}, Python {platform.python_version()}."
     )

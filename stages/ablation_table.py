@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from . import arms, console
+from . import arms, console, metrics_table
+from .metrics_table import SLICES
 
 if TYPE_CHECKING:
     import polars as pl
 
-SLICES = ("all", "head", "tail", "cold", "warm-tail")
 PAIRS = "test pairs"
+GAP = 2  # spaces between two columns
 LEGEND = (
     "share of the test pairs whose item is among the {k} nearest, mean over the seeds; in brackets the difference to "
     f"{arms.BASE} with the same seeds and queries [95 % interval over {{what}}]"
@@ -17,17 +18,19 @@ LEGEND = (
 
 
 def show(frame: "pl.DataFrame", k: int = 50) -> None:
-    """Print recall by arm and slice, at the k nearest to 50."""
-    from rich.table import Table
-
+    """Print recall by arm and slice, at the k nearest to 50: as many slices side by side as the terminal holds."""
     k = min(frame["k"].unique().to_list(), key=lambda measured: (abs(measured - k), measured))
-    table = Table(title=f"recall@{k} on the test pairs", title_justify="left", box=None, pad_edge=False)
-    for title in ("", *SLICES):
-        table.add_column(title, justify="right" if title else "left", no_wrap=True)
-    for row in _rows(frame, k):
-        table.add_row(*(cell.replace(" [", "\n[") for cell in row))  # five slices stand side by side
-    console.out.print(table)
-    console.out.print(_legend(frame, k), style="dim")
+    names, *slices = zip(("", *SLICES), *_rows(frame, k), strict=True)  # a column each
+    first, wide = (max(len(cell) for column in part for cell in column) for part in ([names], slices))
+    beside = max((console.out.width - first) // (GAP + wide), 1)
+    console.out.print(f"recall@{k} on the test pairs")
+    for part in (slices[at : at + beside] for at in range(0, len(slices), beside)):
+        for name, *cells in zip(names, *part, strict=True):
+            line = (" " * GAP).join([name.ljust(first), *(cell.ljust(wide) for cell in cells)])
+            console.out.print(line.rstrip(), soft_wrap=True, style="" if name else "bold")
+    console.out.print(f"{_legend(frame, k)}\n{metrics_table.legend()}", style="dim")
+    for note in notes(frame, k):
+        console.out.print(f"note: {note}", style="yellow", soft_wrap=True)
 
 
 def markdown(frame: "pl.DataFrame", note: str) -> str:
@@ -37,9 +40,24 @@ def markdown(frame: "pl.DataFrame", note: str) -> str:
         lines += [f"## recall@{k} on the test pairs", "", f"| arm | {' | '.join(SLICES)} |"]
         lines += ["| --- |" + " ---: |" * len(SLICES)]
         lines += [f"| {' | '.join(row)} |" for row in _rows(frame, k)]
-        legend = _legend(frame, k)
-        lines += ["", f"{legend[0].upper()}{legend[1:]}.", ""]
+        for said in (f"{_legend(frame, k)}. {metrics_table.legend()}", *(f"note: {note}" for note in notes(frame, k))):
+            lines += ["", f"{said[0].upper()}{said[1:]}."]
+        lines += [""]
     return "\n".join([*lines, note, ""])
+
+
+def notes(frame: "pl.DataFrame", k: int) -> Iterator[str]:
+    """Say what a reader of the table should know before believing it."""
+    rows = list(frame.filter(k=k).iter_rows(named=True))
+    recalls = {row["arm"]: row["value"] for row in rows if row["slice"] == "all"}
+    popular, *own = recalls.values()
+    if popular >= max(own):
+        yield metrics_table.unbeaten(popular, max(own))
+    pairs = {row["slice"]: row["n"] for row in rows}
+    if pairs["all"] < metrics_table.FEW:
+        yield metrics_table.few(f"{pairs['all']:,}")
+    elif few := [f"{n:,} {part}" for part, n in pairs.items() if 0 < n < metrics_table.FEW]:
+        yield metrics_table.few(", ".join(few))
 
 
 def _legend(frame: "pl.DataFrame", k: int) -> str:

@@ -35,9 +35,13 @@ ARMS: dict[
     "random-mask": VIEWS_ALONE | {"transform": Transform.RANDOM_MASK},
     "correlated-no-dropout": VIEWS_ALONE | {"transform": Transform.CORRELATED, "value_dropout": 0.0},
     "correlated": VIEWS_ALONE | {"transform": Transform.CORRELATED},
+    "no-warm-up": {"ssl": True, "ssl_warmup_steps": 0},
+    "no-neighbours": {"ssl": True, "ssl_neighbour_weight": 0.0},
     OWN: {"ssl": True},
 }
+WITHOUT = ("no-warm-up", "no-neighbours")  # are `ssl` less a part, and take what was found for it
 MEASURED = "mutual_information.parquet"  # what only the views are drawn from
+READS = (*train.READS, MEASURED)
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ def known(ctx: typer.Context, config: Path | None) -> dict[str, Arm]:
     Raises SettingsError for a value that the two commands refuse.
     """
     own = config_file.arms(config)
-    _settings(ctx, config, "build-views"), _settings(ctx, config, "train")  # what is wrong there is no arm's fault
+    plain(ctx, config)  # what is wrong there is no arm's fault
     found = {}
     for name in ARMS | own:
         changed = ARMS.get(name, {}) | own.get(name, {})
@@ -93,6 +97,12 @@ def known(ctx: typer.Context, config: Path | None) -> dict[str, Arm]:
         trained = train.used(trained) | {"threads": 1}
         found[name] = Arm(name, trained, views if trained["ssl"] else None, frozenset(changed))
     return found
+
+
+def plain(ctx: typer.Context, config: Path | None) -> dict[str, dict[str, Any]]:
+    """Give the settings of build-views and of train as the settings file has them, those of both models."""
+    views, trained = (_settings(ctx, config, stage) for stage in config_file.ARM_STAGES)
+    return {"build-views": views, "train": train.used(trained | {"ssl": True})}
 
 
 def chosen(arms: Mapping[str, Arm], names: Iterable[str]) -> dict[str, Arm]:

@@ -174,6 +174,7 @@ class Job:
         import polars as pl
         import pyarrow.parquet as pq
 
+        self.need(name, columns)
         with self.path(name).open("rb") as file:
             for batch in pq.ParquetFile(file).iter_batches(rows, columns=list(columns)):
                 frame = pl.from_arrow(batch)
@@ -209,6 +210,14 @@ class Job:
 
         with self.path(name).open("rb") as file:
             return column in pq.ParquetFile(file).schema_arrow.names
+
+    def need(self, name: str, columns: Sequence[str]) -> None:
+        """Raise ArtifactError where a table lacks a column: an older version wrote it, from what is there today."""
+        missing = [column for column in columns if not self.has_column(name, column)]
+        if missing:
+            command = f"{contract.command_for(name)} --force{self.flags}"
+            text = f"{self.path(name)}: of an older version, without {', '.join(missing)}; run: {command}"
+            raise ArtifactError(text, "OLD")
 
     def previous(self, name: str) -> "pl.DataFrame | None":
         """Read what this stage wrote the last time, made from whatever; nothing where it is not there whole."""

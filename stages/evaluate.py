@@ -45,7 +45,9 @@ def evaluate(
     k: Annotated[
         list[int] | None, typer.Option(min=1, max=100_000, help="Length of the lists; repeatable. [default: 10 50 100]")
     ] = None,
-    head_share: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the items that are the head.")] = 0.1,
+    head_share: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of the items that are the head.")
+    ] = metrics_table.HEAD_SHARE,
     bootstrap: Annotated[int, typer.Option(min=10, help="Draws of queries for the 95 % intervals.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, max=2**62, help="Of the bootstrap.")] = 1,
     threads: Annotated[int, typer.Option(min=1, max=1024, help="Processor threads.")] = 1,

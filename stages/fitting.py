@@ -1,5 +1,6 @@
 """Training in memory: artifacts into tensors, epochs until the validation stops improving."""
 
+import math
 from collections.abc import Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -255,6 +256,7 @@ def objective_of(settings: dict[str, Any]) -> "Objective":
 
 
 def said(row: dict[str, Any]) -> str:
-    """Say an epoch's validation recall."""
-    recalls = ", ".join(f"{row[name]:.3f} {name.removeprefix('recall_')}" for name in SHOWN)
+    """Say an epoch's validation recall, of the slices that have a pair."""
+    shown = [name for name in SHOWN if not math.isnan(row[name])]
+    recalls = ", ".join(f"{row[name]:.3f} {name.removeprefix('recall_')}" for name in shown)
     return f"validation recall@{K} {recalls}"

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 Figures = dict[tuple[str, str, str], dict[str, Any]]  # (model, slice, metric) -> its row
+HEAD_SHARE = 0.1  # of the items
 FEW = 500  # test pairs under which a figure moves by more than what is looked for
 EASY = 0.1  # share of the catalogue from which a list is long
 SLICES = ("all", "head", "tail", "cold", "warm-tail")
@@ -44,12 +45,19 @@ def show(frame: "pl.DataFrame", head_share: float, k: int = 50) -> None:
     console.out.print(table)
     console.out.print(
         f"recall@{k}: share of the test pairs whose item is among the {k} nearest of the whole catalogue, what the "
-        f"query took before set aside [95 % interval over queries]\nhead: the {head_share:.0%} of all items with most "
-        "training interactions; tail: all others; cold: those with none; warm-tail: the rest of the tail",
+        f"query took before set aside [95 % interval over queries]\n{legend(head_share)}",
         style="dim",
     )
     for note in notes(figures, names, k):
         console.out.print(f"note: {note}", style="yellow", soft_wrap=True)
+
+
+def legend(head_share: float = HEAD_SHARE) -> str:
+    """Say what the slices are."""
+    return (
+        f"head: the {head_share:.0%} of all items with most training interactions; tail: all others; cold: those with "
+        "none; warm-tail: the rest of the tail"
+    )
 
 
 def notes(figures: Figures, names: list[str], k: int) -> Iterator[str]:
@@ -57,14 +65,24 @@ def notes(figures: Figures, names: list[str], k: int) -> Iterator[str]:
     pairs, items = figures[names[0], "all", "recall"]["n"], figures[names[0], "all", "coverage"]["n"]
     popular, own = (figures[name, "all", "recall"]["value"] for name in ("most-popular", "ssl"))
     if popular >= own:
-        yield (
-            f"most popular recalls as much as the model or more ({popular:.3f}, {own:.3f}): too few steps, or a log in "
-            "which little but popularity is to be learned; smaller batches, more epochs and --history are what to try"
-        )
+        yield unbeaten(popular, own)
     if pairs < FEW:
-        yield f"{pairs:,} test pairs are few: read the intervals, not the figures"
+        yield few(f"{pairs:,}")
     if k > EASY * items:
         yield f"{k} of {items:,} items are a tenth of the catalogue or more, easy to be among; try a smaller --k"
+
+
+def unbeaten(popular: float, own: float) -> str:
+    """Say what to try where the model recalls no more than most-popular."""
+    return (
+        f"most popular recalls as much as the model or more ({popular:.3f}, {own:.3f}): too few steps, or a log in "
+        "which little but popularity is to be learned; smaller batches, more epochs and --history are what to try"
+    )
+
+
+def few(pairs: str) -> str:
+    """Say how to read figures of few pairs."""
+    return f"{pairs} test pairs are few: read the intervals, not the figures"
 
 
 def _figure(row: dict[str, float | None], sign: str = "") -> str:

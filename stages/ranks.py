@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import arms, artifacts, evaluate, fitting, models, processor, publish
 from .errors import NumberError
@@ -70,18 +70,20 @@ def measure(cell: Cell) -> str:
     return f"{fitting.said(best)}; test {_said(truth, places)}; {seconds:.1f} s"
 
 
-def stored(cell: Cell, pairs: int) -> "tuple[torch.Tensor, dict[str, Any]] | None":
-    """Read a file's ranks, (P,) int32 with 0 for null, and what it says about the training; None where not whole."""
-    import polars as pl
+def stored(cell: Cell, pairs: int) -> "torch.Tensor | None":
+    """Read a file's ranks, (P,) int32 with 0 for null; None where it is not whole."""
+    import pyarrow.parquet as pq
+    import torch
 
     try:
         with cell.file.open("rb") as file:
-            about = json.loads(pl.read_parquet_metadata(file)[ABOUT])
-            file.seek(0)
-            places = pl.read_parquet(file, columns=["rank"])["rank"].fill_null(0).to_torch()
-    except (OSError, KeyError, ValueError, pl.exceptions.PolarsError):
+            table = pq.ParquetFile(file)  # polars panics on some damaged files
+            about = json.loads(table.metadata.metadata[ABOUT.encode()])
+            places = torch.tensor(table.read(["rank"])["rank"].fill_null(0).to_numpy())
+        whole = len(places) == pairs and about["ranks"] == _hash(places)
+    except Exception:  # whatever is wrong with it, it is made again
         return None
-    return (places, about) if len(places) == pairs and about.get("ranks") == _hash(places) else None
+    return places if whole else None
 
 
 def sweep(run: Path, cells: Mapping[tuple[str, int], Cell]) -> None:

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from . import artifacts
-from .errors import SettingsError
+from . import artifacts, manifest
+from . import config as config_file
+from .errors import ArtifactError, SettingsError
 
 PIPELINE: tuple[tuple[str, ...], ...] = (
     ("prepare",),
@@ -21,6 +22,7 @@ PIPELINE: tuple[tuple[str, ...], ...] = (
     ("export-embeddings", "--no-ssl"),
     ("evaluate",),
 )
+OPTIONAL = ("tune", "ablate")  # no part of a run
 BaselineOption = Annotated[bool, typer.Option(help="Also train the model without SSL, to compare with.")]
 
 
@@ -54,6 +56,24 @@ def steps_of(
     contexts = [commands[name].make_context(name, [*shared, *flags], parent=ctx.parent) for name, flags in steps]
     _agree({name: context.params for (name, _), context in zip(steps, contexts, strict=True)})
     return [partial(_invoke, context) for context in contexts]
+
+
+def optional_steps(ctx: typer.Context, folder: Path, config: Path | None) -> dict[str, Callable[[], None]]:
+    """Give the optional commands that have been run in this folder, with what they were given there."""
+    assert ctx.parent is not None, "run is a subcommand"
+    try:
+        stages = manifest.read(folder)["stages"]
+    except ArtifactError:  # every stage says so already
+        return {}
+    commands = getattr(ctx.parent.command, "commands", {})
+    shared = ["--run", str(folder), *(["--config", str(config)] if config else [])]
+    steps: dict[str, Callable[[], None]] = {}
+    for name in (name for name in OPTIONAL if name in stages):
+        given, known = stages[name]["settings"], {parameter.name for parameter in commands[name].params}
+        flags = [flag for key in given if key in known for flag in config_file.flags(key, given[key])]
+        flags += [flag for key in given if key.startswith("arm ") for flag in ("--arm", key.removeprefix("arm "))]
+        steps[name] = partial(_invoke, commands[name].make_context(name, [*shared, *flags], parent=ctx.parent))
+    return steps
 
 
 def _agree(settings: dict[str, dict[str, Any]]) -> None:

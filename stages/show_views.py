@@ -40,6 +40,7 @@ def show_views(
         if not row.height:
             raise SettingsError(f"no item {item!r} in the catalogue; {_nearest(item, items)}", "UNKNOWN_ITEM")
         table = features.encoded_table(row, described)
+        job.need("views.parquet", ["neighbour_index"])
         own = job.read("views.parquet").filter(pl.col("item_id") == row["item_id"][0])
         if variant is not None:
             if variant not in own["variant"]:

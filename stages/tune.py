@@ -6,53 +6,24 @@ import math
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import arms, artifacts, console, models, processor, workers
-from .build_views import Transform
-from .errors import InputError, NumberError, SettingsError
+from . import arms, artifacts, best_trials, console, models, processor, search_space, workers
+from . import config as config_file
+from .errors import ArtifactError, InputError, NumberError, SettingsError
 from .fitting import SelectOn
 
 if TYPE_CHECKING:
     import optuna
     import polars as pl
 
-READS = (
-    "features.parquet",
-    "items.parquet",
-    "queries.parquet",
-    "train.parquet",
-    "validation.parquet",
-    "popularity.parquet",
-    "mutual_information.parquet",
-)
+READS = arms.READS
 WRITES = ("tuning.parquet",)
 FOLDER = "tuning"
-Space = dict[str, dict[str, Any]]  # setting -> what optuna's distribution of it is made of
-SPACE: Space = {
-    "temperature": {"low": 0.03, "high": 0.2, "log": True},
-    "batch_size": {"choices": (256, 512, 1024, 2048)},
-    "learning_rate": {"low": 3e-4, "high": 3e-3, "log": True},
-    "embedding_learning_rate": {"low": 0.03, "high": 0.3, "log": True},
-    "initial_accumulator": {"low": 1e-8, "high": 1e-3, "log": True},
-    "id_dropout": {"low": 0.0, "high": 0.5},
-    "further_negatives": {"choices": (256, 1024, 4096)},
-    "cold_negative_rate": {"low": 1e-4, "high": 1e-1, "log": True},
-    "embedding_width": {"choices": (16, 32, 64)},
-}
-SSL_SPACE: Space = {
-    "ssl_weight": {"low": 0.01, "high": 3.0, "log": True},
-    "ssl_temperature": {"low": 0.05, "high": 0.5, "log": True},
-    "ssl_batch_size": {"choices": (256, 512, 1024, 2048)},
-    "ssl_warmup_steps": {"choices": (0, 100, 200, 400)},
-    "ssl_neighbour_weight": {"low": 0.1, "high": 3.0, "log": True},
-    "value_dropout": {"low": 0.0, "high": 0.6},
-    "mask_rate": {"low": 0.2, "high": 0.8},
-}
 FIGURES = ("recall", "recall_head", "recall_tail", "recall_cold")
 
 
@@ -63,6 +34,7 @@ class Candidate:
     run: Path
     config: Path | None
     arm: arms.Arm
+    space: search_space.Space
     settings: dict[str, Any]
     seeds: int
     number: int
@@ -88,50 +60,45 @@ def tune(
     """Search the settings of arms, the same number of trials for each, on the validation interactions alone.
 
     Reads features, items, queries, train, validation, popularity and mutual_information; writes tuning.parquet, from
-    which `ablate` takes each arm's best trial. The first trial has the settings of the settings file. The studies are
-    kept in RUN/tuning/: a stopped search goes on where it was, and one with more --trials goes on from there.
+    which `ablate` takes each arm's best trial, and prints that for the settings file. The first trial has the settings
+    of the settings file. The studies are kept in RUN/tuning/: a stopped search goes on where it was, and one with more
+    --trials goes on from there.
     """
-    _need_optuna()
+    if not artifacts.is_planning():
+        _need_optuna()
     every = arms.known(ctx, config)
     picked = arms.chosen(every, arm or [arms.BASE, arms.OWN])
     settings = {"trials": trials, "seeds": seeds, "select_on": select_on, "seed": seed, "config": config}
     settings |= {f"arm {name}": own.settings for name, own in picked.items()}
     with artifacts.Job(run, "tune", settings, reads=READS, writes=WRITES, force=force) as job:
-        if job.up_to_date:
-            return
-        best: dict[str, float] = {}
-        rows: list[dict[str, Any]] = []
-        for name, own in arms.with_precision(every).items():
-            path, key = run / FOLDER / f"{name}.journal", own.key(job.inputs, space_of(own), seeds, select_on, seed)
-            if name not in picked and not path.exists():
-                continue
-            study = _study(path, f"{name}-{key}", force=force and name in picked)
-            if name in picked:
-                _search(study, Candidate(run, config, own, {}, seeds, 0), trials, jobs, select_on, seed)
-            found = [trial.user_attrs["result"] for trial in _finished(study)]
-            top = max((result["value"] for result in found if result["value"] is not None), default=None)
-            for number, result in enumerate(found):
-                is_best = top is not None and result["value"] == top and name not in best
-                best |= {name: top} if is_best and top is not None else {}
-                rows.append({"arm": name, "trial": number, "best": is_best} | result)
-        job.write("tuning.parquet", _frame(rows))
-        said = ", ".join(f"{name} {best[name]:.4f}" if name in best else f"{name} none" for name in picked)
-        job.done(f"{trials} trials for each arm, best {select_on}: {said}")
+        if not job.up_to_date:
+            rows: list[dict[str, Any]] = []
+            for name, own in arms.with_precision(every).items():
+                space = search_space.of_arm(own, job.rows("train.parquet"))
+                path, key = run / FOLDER / f"{name}.journal", own.key(job.inputs, space, seeds, select_on, seed)
+                if name not in picked and not path.exists():
+                    continue
+                study = _study(path, f"{name}-{key}", job.flags, force=force and name in picked)
+                if name in picked:
+                    _search(study, Candidate(run, config, own, space, {}, seeds, 0), trials, jobs, select_on, seed)
+                rows += _rows(name, study)
+            job.write("tuning.parquet", _frame(rows))
+            best = {row["arm"]: row["value"] for row in rows if row["best"]}
+            said = ", ".join(f"{name} {best[name]:.4f}" if name in best else f"{name} none" for name in picked)
+            job.done(f"{trials} trials for each arm, best {select_on}: {said}")
+    if artifacts.is_planning():
+        return
+    with artifacts.reading(run, WRITES, config) as published:
+        plain, file = arms.plain(ctx, config), config or config_file.DEFAULT
+        best_trials.show(published.read("tuning.parquet"), picked, plain, select_on, file)
 
 
-def space_of(arm: arms.Arm) -> Space:
-    """Give what is to be searched of an arm: nothing that makes it this arm, nothing that it does not use."""
-    space = SPACE | (SSL_SPACE if arm.views is not None else {})
-    if arm.views is None or arm.views["transform"] != Transform.RANDOM_MASK:
-        space = {name: made_of for name, made_of in space.items() if name != "mask_rate"}
-    return {name: made_of for name, made_of in space.items() if name not in arm.changed}
-
-
-def nearest(made_of: dict[str, Any], value: float) -> Any:
-    """Give what the space has that is nearest to a setting."""
-    if "choices" in made_of:
-        return min(made_of["choices"], key=lambda choice: abs(choice - value))
-    return min(max(value, made_of["low"]), made_of["high"])
+def _rows(arm: str, study: "optuna.Study") -> list[dict[str, Any]]:
+    """Lay out the trials that came to an end, with a mark at the best: the first of equal ones."""
+    found = [trial.user_attrs["result"] for trial in _finished(study)]
+    counted = [number for number, result in enumerate(found) if result["value"] is not None]
+    best = max(counted, key=lambda number: found[number]["value"], default=None)
+    return [{"arm": arm, "trial": number, "best": number == best} | result for number, result in enumerate(found)]
 
 
 def validate(candidate: Candidate) -> dict[str, Any] | None:
@@ -164,17 +131,36 @@ def _need_optuna() -> None:
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
 
 
-def _study(path: Path, name: str, *, force: bool) -> "optuna.Study":
-    """Open a study under the lock of the run folder: what a killed process left of it in the journal is set right."""
+def _study(path: Path, name: str, flags: str, *, force: bool) -> "optuna.Study":
+    """Open a study under the lock of the run folder. Raises ArtifactError where its journal is none, or is damaged."""
+    path.parent.mkdir(exist_ok=True)
+    try:
+        study = _opened(path, name, force=force)
+        _frame(_rows(name, study))  # the results are whole, too
+    except Exception as error:
+        if isinstance(error, OSError | MemoryError) and not path.is_dir():
+            raise
+        text = f"{path}: damaged, or no journal of a search; remove it, and this arm's search begins again with"
+        raise ArtifactError(f"{text}: ssl-recall tune{flags}", "CORRUPT") from None
+    return study
+
+
+def _opened(path: Path, name: str, *, force: bool) -> "optuna.Study":
+    """Open a study, and set right what a killed process left of it."""
     import optuna
     from optuna.storages.journal import JournalFileBackend
 
-    path.parent.mkdir(exist_ok=True)
     path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
     if path.exists():
         whole = path.read_bytes()
+        end = whole.rfind(b"\n") + 1
+        json.loads(
+            b"[%s]" % b",".join(whole[:end].splitlines())
+        )  # Optuna would write on behind a last line of no sense
+        if whole[end : end + 1] not in (b"", b"{"):
+            raise ValueError("ends with no beginning of a line")
         with path.open("r+b") as file:
-            file.truncate(whole.rfind(b"\n") + 1)
+            file.truncate(end)
     storage = optuna.storages.JournalStorage(JournalFileBackend(str(path)))
     if force:
         with contextlib.suppress(KeyError):
@@ -224,27 +210,23 @@ def _candidates(
     import optuna
     from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-    space = space_of(base.arm)
     distributions: dict[str, BaseDistribution] = {
         name: CategoricalDistribution(**made_of) if "choices" in made_of else FloatDistribution(**made_of)
-        for name, made_of in space.items()
+        for name, made_of in base.space.items()
     }
-    own = {name: base.arm.settings[name] for name in space}
     tried = [
         t
         for t in study.get_trials()
         if "own" in t.user_attrs and ("result" in t.user_attrs or not t.state.is_finished())
     ]
     if not tried:
-        near = {name: nearest(space[name], value) for name, value in own.items()}
-        study.enqueue_trial(near, user_attrs={"own": True})
+        study.enqueue_trial({name: base.arm.settings[name] for name in base.space}, user_attrs={"own": True})
     for number in range(len(_finished(study)), trials):
         drawn = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
         study.sampler = optuna.samplers.TPESampler(seed=drawn, constant_liar=True)
         trial = study.ask(distributions)
         begun[number] = trial
-        settings = own if "own" in trial.user_attrs else trial.params
-        yield Candidate(base.run, base.config, base.arm, settings, base.seeds, number)
+        yield replace(base, settings=trial.params, number=number)
 
 
 def _tell(study: "optuna.Study", number: int, value: float | None) -> None:

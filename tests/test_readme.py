@@ -1,12 +1,18 @@
 """Every command that the README shows is run, in its order, on tables of the names it uses."""
 
+import inspect
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+
+from stages import arms
+from stages.ablate import ablate
+from stages.tune import tune
 
 ROOT = Path(__file__).parents[1]
 SHORT = """
@@ -65,6 +71,23 @@ def test_the_commands_of_the_readme_run(tmp_path: Path) -> None:
         subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
     vectors = pl.read_parquet(tmp_path / "new.parquet")
     assert vectors["item_id"].to_list() == ["s0-new", "s1-new", "s2-new"]
+
+
+def default(command: Callable[..., None], name: str) -> int:
+    return int(inspect.signature(command).parameters[name].default)
+
+
+def test_the_arms_and_the_numbers_of_trainings_are_those_of_the_commands() -> None:
+    readme = (ROOT / "README.md").read_text()
+    table = readme[readme.index("| arm | what it is |") :].split("\n\n")[0]
+    named = [name for line in table.splitlines()[2:] for name in re.findall(r"`([a-z-]+)`", line.split("|")[1])]
+    assert sorted(named) == sorted(arms.ARMS)
+    assert set(named) <= set(re.findall(r"[a-z-]+", ablate.__doc__ or ""))
+    trainings = {command: int(number) for command, number in re.findall(r"(tune|ablate) +# (\d+) trainings", readme)}
+    assert trainings == {
+        "tune": 2 * default(tune, "trials") * default(tune, "seeds"),
+        "ablate": len(arms.ARMS) * default(ablate, "seeds"),
+    }
 
 
 def test_every_make_target_that_the_readme_names_is_there() -> None:

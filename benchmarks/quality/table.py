@@ -11,10 +11,10 @@ from pathlib import Path
 import polars as pl
 
 from stages import ablation_table
+from stages.metrics_table import SLICES
 
 BENCHMARKS = Path(__file__).parents[1]
 BEGIN, END = "<!-- begin: made by quality/table.py -->\n", "<!-- end -->\n"
-SLICES = ablation_table.SLICES
 
 
 def arms(path: Path) -> Iterator[str]:

@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from stages import ablation_table, arms, cli
+from stages import arms, cli
 from stages.errors import SettingsError
 
 TOOL = Path(sys.executable).with_name("ssl-recall")
@@ -140,6 +140,18 @@ def test_a_rank_file_that_is_not_whole_is_made_again(shop: Path) -> None:
     assert (shop / "run" / "ablation.parquet").read_bytes() == before
 
 
+def test_rank_files_that_are_damaged_are_made_again(shop: Path) -> None:
+    few()
+    before = (shop / "run" / "ablation.parquet").read_bytes()
+    paths = [shop / "run" / "ablation" / name for name in sorted(files(shop))]
+    whole = paths[0].read_bytes()
+    for path, damaged in zip(paths, (whole[:-100], b"", b"\xff\x00garbage\n" * 99), strict=False):
+        path.write_bytes(damaged)
+    assert "1 of 4 arms" in few("--bootstrap", "51")
+    assert "4 of 4 arms" in few()
+    assert (shop / "run" / "ablation.parquet").read_bytes() == before
+
+
 @pytest.mark.parametrize(("stop", "jobs", "code"), [(signal.SIGKILL, "1", -9), (signal.SIGINT, "2", 130)])
 def test_a_stopped_ablation_goes_on_and_gives_the_same_table(
     shop: Path, tmp_path: Path, stop: signal.Signals, jobs: str, code: int
@@ -242,15 +254,6 @@ def test_a_wrong_setting_of_train_is_no_arm_s_fault(shop: Path) -> None:
     assert result.exit_code == 2
     assert "--ssl-weight" in result.stderr
     assert "arms" not in result.stderr
-
-
-def test_a_cell_is_written_as_in_the_paper() -> None:
-    row = {"value": 0.349, "difference": 0.0121, "low": -0.0004, "high": 0.02}
-    assert ablation_table._cell(row) == ".349 (+.012 [-.000, +.020])"
-    assert ablation_table._cell(row | {"difference": None}) == ".349"
-    assert ablation_table._cell(row | {"value": None}) == "-"
-    assert ablation_table._short(1.0) == "1.000"
-    assert ablation_table._short(-0.25, "+") == "-.250"
 
 
 def test_the_markdown_and_the_terminal_say_the_same(shop: Path) -> None:

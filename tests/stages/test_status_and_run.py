@@ -247,12 +247,69 @@ def test_status_is_a_line_a_stage_for_people(folder: Path) -> None:
     assert [line[30:].strip() for line in lines] == ["up to date"] * 8 + ["to run: bootstrap was 10, now 20"]
 
 
+def test_what_is_optional_is_named_where_it_was_run_with_what_it_was_given(folder: Path) -> None:
+    settings = folder / "ssl-recall.toml"
+    settings.write_text(settings.read_text() + "[ablate.arms.mine]\nssl_weight = 0.9\n")
+    assert call("tune", "--run", "run", "--arm", "mine", "--trials", "1").exit_code == 0
+    before = tree(folder)
+    assert dict(status()) == dict.fromkeys([*STAGES, "tune"])
+    assert tree(folder) == before
+    flags = ("--arm", "mine", "--seeds", "1", "--k", "5", "--k", "3", "--no-tuned", "--bootstrap", "20")
+    assert call("ablate", "--run", "run", *flags).exit_code == 0
+    assert dict(status()) == dict.fromkeys([*STAGES, "tune", "ablate"])
+    rows = json.loads(call("status", "--run", "run", "--json").stdout)
+    assert [row["stage"] for row in rows if row["optional"]] == ["tune", "ablate"]
+    edit(settings, "ssl_weight = 0.9", "ssl_weight = 0.8")
+    lines = call("status", "--run", "run").stdout.splitlines()[-2:]
+    for line, name in zip(lines, ("tune", "ablate"), strict=True):
+        assert line.startswith(f"{name} (optional)".ljust(30) + " stale: arm mine was {")
+    edit(settings, "[prepare]", "[prepare]\nseed = 2")
+    assert status()[-2:] == [("tune", "after prepare"), ("ablate", "after prepare")]
+    edit(settings, "[ablate.arms.mine]\nssl_weight = 0.8\n", "")
+    for name, (stage, reason) in zip(("tune", "ablate"), status()[-2:], strict=True):
+        assert stage == name
+        assert str(reason).startswith("UNKNOWN_ARM: --arm mine: is no arm; there are no-ssl, ")
+    said = call("run", "--run", "run").stderr
+    assert "tune" not in said
+    assert "ablate" not in said
+
+
+def test_a_manifest_that_is_none_is_said_of_every_stage_alone(folder: Path) -> None:
+    (folder / "run" / "manifest.json").write_text("no")
+    assert [stage for stage, reason in status() if reason] == STAGES
+
+
 def test_a_damaged_artifact_is_reported_by_status_and_mended_by_run(folder: Path) -> None:
     before = digests(folder / "run")
     flip(folder / "run" / "popularity.parquet")
     assert dict(status())["compute-popularity"] == "popularity.parquet is not what was written"
     assert call("run", "--run", "run").exit_code == 0
     assert digests(folder / "run") == before
+
+
+@pytest.mark.parametrize("command", [["train", "--force"], ["show-views", "item 01"]])
+def test_views_of_an_older_version_without_neighbours_are_refused(folder: Path, command: list[str]) -> None:
+    path, manifest = folder / "run" / "views.parquet", folder / "run" / "manifest.json"
+    before = hashlib.sha256(path.read_bytes()).hexdigest()
+    pl.read_parquet(path).drop("neighbour_index").write_parquet(path)
+    manifest.write_text(manifest.read_text().replace(before, hashlib.sha256(path.read_bytes()).hexdigest()))
+    result = call(*command, "--run", "run")
+    assert isinstance(result.exception, ArtifactError), result.exception
+    assert str(result.exception) == (
+        "OLD: run/views.parquet: of an older version, without neighbour_index; "
+        "run: ssl-recall build-views --force --run run"
+    )
+    assert call("build-views", "--force", "--run", "run").exit_code == 0
+    assert call(*command, "--run", "run").exit_code == 0
+
+
+def test_views_of_an_older_release_are_built_again(folder: Path) -> None:
+    manifest = folder / "run" / "manifest.json"
+    told = json.loads(manifest.read_text())
+    told["stages"]["build-views"]["version"] = "0.1.0"
+    manifest.write_text(json.dumps(told))
+    assert str(dict(status())["build-views"]).startswith("version was 0.1.0, now ")
+    assert dict(status())["train"] == "after build-views"
 
 
 def test_new_interactions_run_everything_that_sees_them(folder: Path) -> None:

@@ -18,7 +18,7 @@ from stages.compute_mi import compute_mi
 from stages.compute_popularity import compute_popularity
 from stages.errors import InputError, NumberError, SettingsError
 from stages.export_embeddings import _frame, export_embeddings
-from stages.fitting import SeedPer, SelectOn
+from stages.fitting import SeedPer, SelectOn, said
 from stages.prepare import prepare
 from stages.train import train
 
@@ -201,6 +201,21 @@ def test_an_epoch_cannot_be_picked_by_a_slice_that_has_nothing_held_out(run: Pat
     assert pl.read_parquet(run / "popularity.parquet")["count"].min() > 0
     with pytest.raises(InputError, match=r"TOO_FEW: .*no cold item to pick the epoch by"):
         train(run, **SMALL, select_on=SelectOn.COLD)
+
+
+def test_a_slice_that_is_not_held_out_is_no_part_of_an_epoch_s_line(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert pl.read_parquet(run / "popularity.parquet")["count"].min() > 0
+    train(run, **SMALL)
+    lines = capsys.readouterr().err
+    assert re.search(r"epoch 0: validation recall@50 \d\.\d{3} all, \d\.\d{3} tail\n", lines)
+    assert "nan" not in lines
+
+
+def test_an_epoch_s_line_names_what_is_held_out_of_all_the_tail_and_the_cold() -> None:
+    row = {"recall_all": 0.5, "recall_head": 0.7, "recall_tail": 0.25, "recall_cold": 0.125}
+    assert said(row) == "validation recall@50 0.500 all, 0.250 tail, 0.125 cold"
 
 
 def test_the_log_that_is_trained_on_is_the_table(run: Path) -> None:

@@ -9,17 +9,30 @@ import optuna
 import polars as pl
 import pytest
 
-from stages import arms
+from stages import arms, search_space
 from stages import tune as stage
 from stages.artifacts import Job
 from stages.contract import CONTRACT
-from stages.errors import InputError, SettingsError
+from stages.errors import ArtifactError, InputError, SettingsError
 
 from .test_ablate import ablate, about, append
 
 
 def tune(*flags: str) -> str:
     return ablate(*flags, command="tune")
+
+
+@pytest.fixture
+def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every trial is better than the one before, and takes no time."""
+    monkeypatch.setattr(
+        stage, "validate", lambda candidate: recalls(candidate.number / 100) | {"epochs": 1, "seconds": 1.0}
+    )
+
+
+def recalls(value: float) -> dict[str, float]:
+    names = ("recall", "recall_all", "recall_head", "recall_tail", "recall_cold", "recall_balanced")
+    return dict.fromkeys(names, value)
 
 
 def rows(folder: Path, arm: str) -> list[dict[str, Any]]:
@@ -36,7 +49,7 @@ def test_each_arm_has_its_trials_and_the_first_is_the_settings_file_s(shop: Path
         assert [row["trial"] for row in found] == [0, 1, 2]
         settings = [json.loads(row["settings"]) for row in found]
         own = {"batch_size": 32, "embedding_width": 8, "temperature": 0.05, "further_negatives": 16}
-        assert own.items() <= settings[0].items()  # no choice of the search space holds 8 or 16
+        assert own.items() <= settings[0].items()  # 8 and 16 stand in no choice of the plain space
         assert ("mask_rate" in settings[0]) == ssl
         assert all(one.keys() == settings[0].keys() for one in settings)
         best = [row for row in found if row["best"]]
@@ -93,7 +106,8 @@ def test_other_settings_begin_afresh_and_an_arm_that_is_not_asked_for_stays(shop
 
 
 def test_a_trial_whose_loss_is_no_number_has_failed(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(stage.SPACE, "learning_rate", {"low": 1e29, "high": 1e30, "log": True})
+    wild = {"choices": [n * 1e27 for n in range(100, 1100)]}  # and the own, which is hardly ever drawn again
+    monkeypatch.setitem(search_space.SPACE, "learning_rate", wild)
     said = tune("--arm", "no-ssl", "--trials", "3")
     assert said.count("failed, the loss is no number") == 2
     found = rows(shop, "no-ssl")
@@ -126,6 +140,30 @@ def test_ablate_takes_the_best_trial_but_for_what_makes_the_arm(shop: Path) -> N
     told = about(shop, "random-mask")
     assert told["train"]["temperature"] == 0.07
     assert told["train"]["learning_rate"] == settings["learning_rate"]
+
+
+def test_ssl_without_a_part_takes_what_was_found_for_ssl(shop: Path, untrained: None) -> None:
+    tune("--trials", "3")
+    best = pl.read_parquet(shop / "run" / "tuning.parquet").filter("best")
+    settings = {row["arm"]: json.loads(row["settings"]) for row in best.iter_rows(named=True)}
+    flags = ("--arm", "no-warm-up", "--arm", "no-neighbours", "--arm", "ssl", "--seeds", "1", "--k", "3")
+    assert "while others are tuned" not in ablate(*flags)
+    own = about(shop, "ssl")
+    assert settings["ssl"].items() <= (own["train"] | own["views"]).items()
+    for arm, off in (("no-warm-up", {"ssl_warmup_steps": 0}), ("no-neighbours", {"ssl_neighbour_weight": 0.0})):
+        told = about(shop, arm)
+        assert told["train"] == own["train"] | off
+        assert told["views"] == own["views"]
+    assert (
+        "Tuned: no-ssl, ssl; no-warm-up takes the settings of ssl; no-neighbours takes the settings of ssl; the others"
+        in (shop / "run" / "ablation.md").read_text()
+    )
+    tune("--trials", "3", "--arm", "no-ssl", "--arm", "spread-out", "--force")
+    (shop / "run" / "tuning" / "ssl.journal").unlink()
+    tune("--trials", "2", "--arm", "no-ssl", "--arm", "spread-out")
+    assert "no-warm-up: take the settings of no-ssl, while others" in ablate(
+        "--arm", "no-warm-up", "--arm", "spread-out", "--seeds", "1", "--k", "3"
+    )
 
 
 def test_both_commands_keep_to_the_contract(shop: Path) -> None:
@@ -162,23 +200,84 @@ def test_without_optuna_the_way_out_is_named(shop: Path, monkeypatch: pytest.Mon
         tune()
 
 
-@pytest.mark.parametrize(
-    ("made_of", "value", "expected"),
-    [({"choices": (256, 512)}, 300, 256), ({"low": 0.1, "high": 0.5}, 0.7, 0.5), ({"low": 0.1, "high": 0.5}, 0.2, 0.2)],
-)
-def test_the_nearest_that_the_space_holds(made_of: dict[str, Any], value: float, expected: float) -> None:
-    assert stage.nearest(made_of, value) == expected
+def journal(folder: Path, arm: str) -> list[optuna.Study]:
+    """Every study of an arm's journal, as Optuna reads it."""
+    backend = optuna.storages.journal.JournalFileBackend(str(folder / "run" / "tuning" / f"{arm}.journal"))
+    storage = optuna.storages.JournalStorage(backend)
+    names = [summary.study_name for summary in optuna.get_all_study_summaries(storage)]
+    return [optuna.load_study(study_name=name, storage=storage) for name in names]
 
 
-def recalls(value: float) -> dict[str, float]:
-    names = ("recall", "recall_all", "recall_head", "recall_tail", "recall_cold", "recall_balanced")
-    return dict.fromkeys(names, value)
+def test_the_first_trial_is_what_optuna_is_told_however_far_from_the_space(shop: Path, untrained: None) -> None:
+    odd = {"temperature": 0.5, "id_dropout": 0.9, "further_negatives": 7, "initial_accumulator": 0.0}
+    append(shop, "temperature = 0.5\nid_dropout = 0.9\ninitial_accumulator = 0\n")
+    settings = shop / "ssl-recall.toml"
+    settings.write_text(settings.read_text().replace("further_negatives = 16", "further_negatives = 7"))
+    tune("--trials", "2")
+    for arm in ("no-ssl", "ssl"):
+        (study,) = journal(shop, arm)
+        assert [trial.params for trial in study.trials] == [json.loads(row["settings"]) for row in rows(shop, arm)]
+        first = study.trials[0].params
+        assert {name: first[name] for name in odd if name != "initial_accumulator"} | odd == odd
+        assert "initial_accumulator" not in first  # off: no logarithmic scale holds a 0
+    assert first["ssl_batch_size"] == 16
+    assert first["ssl_warmup_steps"] == 3
+
+
+def test_a_short_log_is_searched_with_the_own_batch_alone(shop: Path, untrained: None) -> None:
+    tune("--arm", "no-ssl", "--trials", "3")
+    assert {json.loads(row["settings"])["batch_size"] for row in rows(shop, "no-ssl")} == {32}
+
+
+def test_another_space_is_another_study(shop: Path, untrained: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    tune("--arm", "no-ssl", "--trials", "1")
+    monkeypatch.setitem(search_space.SPACE, "embedding_width", {"choices": (16, 128)})
+    assert tune("--arm", "no-ssl", "--trials", "2").count(" trial ") == 2
+    assert [len(study.trials) for study in journal(shop, "no-ssl")] == [1, 2]
 
 
 def test_of_equal_trials_the_first_is_the_best(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage, "validate", lambda candidate: recalls(0.5) | {"epochs": 1, "seconds": 1.0})
     tune("--arm", "no-ssl", "--trials", "3")
     assert [row["best"] for row in rows(shop, "no-ssl")] == [True, False, False]
+
+
+def test_a_damaged_journal_is_named_with_the_way_out_and_nothing_of_it_is_lost(shop: Path, untrained: None) -> None:
+    tune("--arm", "no-ssl", "--trials", "2")
+    before = rows(shop, "no-ssl")
+    path = shop / "run" / "tuning" / "no-ssl.journal"
+    whole = path.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    inserted = (
+        b"garbage\n",
+        b"\xff\xfe\x00\n",
+        b"\n",
+        b"3\n",
+        b"[]\n",
+        b"{}\n",
+        b'{"op_code":99}\n',
+        b'{"op_code":4}\n',
+    )
+    damaged = [b"".join([*lines[:at], one, *lines[at:]]) for one in inserted for at in (0, 5, len(lines))]
+    damaged += [whole.replace(b'"value":0.01', b'"valve":0.01'), whole.replace(b'"settings":{', b'"set":{')]
+    damaged += [whole.replace(b"FloatDistribution", b"FleetDistribution"), whole + b"PAR1", bytes(range(256)) * 9, b"x"]
+    for content in damaged:
+        path.write_bytes(content)
+        with pytest.raises(ArtifactError) as caught:
+            tune("--arm", "no-ssl", "--trials", "3")
+        assert str(caught.value) == (
+            "CORRUPT: run/tuning/no-ssl.journal: damaged, or no journal of a search; remove it, and this arm's search "
+            "begins again with: ssl-recall tune --run run"
+        )
+        assert path.read_bytes().startswith(content), content[-300:]
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(ArtifactError, match=r"no-ssl\.journal: damaged"):
+        tune("--arm", "ssl", "--trials", "1")
+    path.rmdir()
+    path.touch()  # nothing in it is nothing wrong
+    tune("--arm", "no-ssl", "--trials", "2", "--force")
+    assert rows(shop, "no-ssl") == before
 
 
 @pytest.mark.parametrize("flags", [("--seeds", "2"), ("--select-on", "tail"), ("--seed", "2")])
