@@ -6,7 +6,7 @@ import typer
 
 from . import artifacts, checkpoints, console, contract, fitting, guesses, models, processor, signals
 from .errors import NumberError, Stopped
-from .fitting import VIEWS, K, SeedPer, SelectOn
+from .fitting import K, SeedPer, SelectOn
 
 if TYPE_CHECKING:
     import polars as pl
@@ -111,7 +111,7 @@ def train(
     """
     settings = used(locals())
     folder = "" if ssl else contract.NO_SSL
-    reads = (*READS, VIEWS) if ssl else READS
+    reads = (*READS, "views.parquet") if ssl else READS
     writes = tuple(folder + name for name in WRITES)
     stage = "train" if ssl else "train --no-ssl"
     with artifacts.Job(run, stage, settings, reads=reads, writes=writes, force=force) as job:
