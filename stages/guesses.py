@@ -24,6 +24,7 @@ LABEL_WORDS = {"id", "code", "key", "zip", "zipcode", "postcode"}  # numbers und
 WEIGHT_NAMES = re.compile(r"^(rating|weight|score|stars?|quantity|count|value|plays?|clicks?)s?$", re.I)
 MANY = 100  # distinct whole numbers from which they are taken for amounts and not for names
 NEAR_UNIQUE = 0.8
+BATCH = 1024  # the default of train
 STEPS = 80  # of a pass over the log that are enough
 SEPARATORS = ("|", ";", ",")
 
@@ -162,6 +163,17 @@ def _holds_times(values: "pl.Series") -> bool:
 def batch_size(interactions: int) -> int:
     """Give the largest power of two of which a pass over so many interactions has STEPS steps, 32 at least."""
     return max(32, 1 << max(interactions // STEPS, 1).bit_length() - 1)
+
+
+def for_a_short_log(interactions: int, items: int) -> dict[str, tuple[float, str]]:
+    """Give settings of `train` that a log does better with, each with its reason; none for a long one."""
+    found: dict[str, tuple[float, str]] = {}
+    if (size := batch_size(interactions)) < BATCH:
+        found["batch_size"] = size, f"{interactions:,} interactions are few for {BATCH}."
+    if interactions < items:  # most items are in no interaction: the head is soon learned by heart, and easily lost
+        why = f"{interactions:,} interactions are few for {items:,} items."
+        found |= {"temperature": (0.1, why), "ssl_weight": (0.03, why)}
+    return found
 
 
 def of_no_time(values: "pl.Series") -> str:

@@ -77,7 +77,7 @@ def init(
             "[prepare.query_features]",
             *_features(asked[[c for c in asked.columns if c != found.query_id]], guess),
         ]
-    lines += _defaults(log.height)
+    lines += _defaults(log.height, catalogue.height)
     with publish.replacing(output) as file:
         file.write(("\n".join(lines) + "\n").encode())
     if found.unusable_time is not None:
@@ -134,15 +134,16 @@ def _features(frame: "pl.DataFrame", guess: "Callable[[pl.Series], tuple[str, st
         yield f"{_key(values.name)} = {_text(kind)}  # {console.printable(why)}"
 
 
-def _defaults(interactions: int) -> Iterator[str]:
+def _defaults(interactions: int, items: int) -> Iterator[str]:
     """Give the other stages' main settings with their defaults, commented out; taken from the commands themselves.
 
-    The batch is set where the default would leave a pass over the log too few steps.
+    What a log that is short, or short for its catalogue, does better with is set.
     """
     from typer.main import get_command
 
     from .cli import app
 
+    better = guesses.for_a_short_log(interactions, items)
     commands: dict[str, Any] = getattr(get_command(app), "commands", {})
     for stage, names in SHOWN.items():
         parameters = {parameter.name: parameter for parameter in commands[stage.replace("_", "-")].params}
@@ -151,8 +152,9 @@ def _defaults(interactions: int) -> Iterator[str]:
         for name in names:
             default, text = parameters[name].default, " ".join((parameters[name].help or "").split())
             value = _toml(default)
-            if name == "batch_size" and (size := guesses.batch_size(interactions)) < default:
-                yield f"{name} = {size}  # {text} {interactions:,} interactions are few for {default}."
+            if stage == "train" and name in better:
+                own, why = better[name]
+                yield f"{name} = {_toml(own)}  # {text} {why}"
                 continue
             yield f"# {name} = {value}  # {text}" if value else f"# {name} = ...  # {text}"
 

@@ -211,3 +211,15 @@ def test_a_short_log_gets_a_batch_that_leaves_it_steps(tmp_path: Path) -> None:
     init(tmp_path / "interactions.parquet", tmp_path / "items.parquet", output=tmp_path / "long.toml")
     assert tomllib.loads((tmp_path / "long.toml").read_text())["train"] == {}
     assert "\n# batch_size = 1024  #" in (tmp_path / "long.toml").read_text()
+
+
+def test_a_log_that_is_short_for_its_catalogue_gets_a_softer_softmax_and_less_self_supervision(tmp_path: Path) -> None:
+    assert guesses.for_a_short_log(21_825, 63_436).keys() == {"batch_size", "temperature", "ssl_weight"}
+    assert guesses.for_a_short_log(21_825, 21_825).keys() == {"batch_size"}
+    assert guesses.for_a_short_log(10**6, 10**6) == {}
+    paths = write(tmp_path)
+    few = pl.read_parquet(paths["interactions"]).head(1)
+    few.write_parquet(paths["interactions"])
+    init(paths["interactions"], paths["items"], output=tmp_path / "short.toml")
+    found = tomllib.loads((tmp_path / "short.toml").read_text())["train"]
+    assert found == {"batch_size": 32, "temperature": 0.1, "ssl_weight": 0.03}
