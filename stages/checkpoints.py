@@ -90,22 +90,23 @@ class Keeper:
         """Save when it is time or somebody wants to stop. Raises Stopped in the latter case."""
         if not self.asked.number and time.monotonic() - self._saved_at < self.every:
             return
-        self.save(fit)
-        if self.asked.number:
+        if self.save(fit) and self.asked.number:
             raise Stopped(f"stopped after {self._last}, which is saved; to go on run: {self.resume}", self.asked.number)
 
-    def save(self, fit: "Fit") -> None:
-        """Write a checkpoint, and remove all but the newest ones. An OSError names the last good one."""
-        import torch
+    def save(self, fit: "Fit") -> bool:
+        """Write a checkpoint, and remove all but the newest ones; False, and none, where something is not finite.
+
+        An OSError names the last good one.
+        """
         from safetensors import SafetensorError
         from safetensors.torch import save_file
 
-        if fit.losses and not torch.isfinite(fit.losses[-1].total):
-            return  # training says so within a few steps, and what was good stays
         told = {"about": self.about, "place": _place(fit), "state": fit.state()}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in fit.tensors().items()}
+        if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+            return False  # training says so within a few steps, and what was good stays
         number = sum(row["steps"] for row in fit.curve) + len(fit.losses) + self._warm_up_of(fit)
-        self.folder.mkdir(exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         temporary = publish.temporary_for(self.folder / f"{number:010d}.safetensors")
         try:
             save_file(tensors, temporary, {"training": json.dumps(told, sort_keys=True)})
@@ -122,6 +123,7 @@ class Keeper:
         for path in self._found()[KEPT:]:
             path.unlink()
         self._saved_at, self._last = time.monotonic(), _where(fit)
+        return True
 
     def last(self) -> str:
         """Say where the last good checkpoint stands."""

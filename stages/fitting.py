@@ -1,7 +1,7 @@
 """Training in memory: artifacts into tensors, epochs until the validation stops improving."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -144,19 +144,27 @@ class Fit:
             advance(self.settings["batch_size"] * sum(row["steps"] for row in self.curve))
             while self.epoch < self.settings["epochs"] and not self._stalled():
                 try:
-                    for step in self._steps():
-                        self.losses.append(step)
-                        advance(self.settings["batch_size"] if self.epoch != WARM_UP else 0)
-                        if keeper is not None:
-                            keeper.after_step(self)
+                    self._pass(advance, keeper)
                 except NonFiniteError as error:
                     raise NumberError(f"{error}; lower --learning-rate or raise --temperature", "NON_FINITE") from None
-                if self.epoch != WARM_UP:
-                    self._look()
                 if title and self.losses:
                     console.line(f"{title:<26} {self._said()}")
                 self.epoch, self.losses = self.epoch + 1, []
         self._put(self.weights)
+
+    def _pass(self, advance: Callable[[int], None], keeper: "Keeper | None") -> None:
+        """Take what is left of the pass, and look at what it brought. Raises NonFiniteError."""
+        from ssl_recall.losses import NonFiniteError
+
+        for step in self._steps():
+            self.losses.append(step)
+            advance(self.settings["batch_size"] if self.epoch != WARM_UP else 0)
+            if keeper is not None:
+                keeper.after_step(self)
+        if not all(bool(weight.isfinite().all()) for weight in self.model.parameters()):
+            raise NonFiniteError(f"epoch {self.epoch}, step {len(self.losses) - 1}: a weight is not finite after it")
+        if self.epoch != WARM_UP:
+            self._look()
 
     def _steps(self) -> "Iterator[StepLosses]":
         """Take what is left of the pass."""

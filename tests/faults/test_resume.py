@@ -1,0 +1,348 @@
+"""Trainings that are stopped, killed, damaged or moved: each goes on to the same bytes, or says why not."""
+
+import contextlib
+import hashlib
+import io
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from stages.checkpoints import FOLDER, NAME
+from stages.cli import main
+
+KILLS = 50
+COMMAND = [sys.executable, "-c", "from stages.cli import main; main()"]
+EVERY = ["--checkpoint-seconds", "0"]
+ENDS = ("model/weights.safetensors", "model/model.json", "training.parquet")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended, and what it said."""
+
+    returncode: int
+    stderr: str
+
+
+def call(*arguments: str) -> Ended:
+    """Run a command in this process, which has imported everything."""
+    said, argv, handler = io.StringIO(), sys.argv, signal.getsignal(signal.SIGTERM)
+    sys.argv = ["ssl-recall", *arguments]
+    code: object = 0
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+            main()
+    except SystemExit as stop:
+        code = stop.code
+    finally:
+        sys.argv = argv
+        signal.signal(signal.SIGTERM, handler)
+    return Ended(int(code or 0), said.getvalue())  # type: ignore[call-overload]
+
+
+def ended(run: Path) -> list[str]:
+    return [hashlib.sha256((run / name).read_bytes()).hexdigest() for name in ENDS]
+
+
+def checkpoints(run: Path) -> list[Path]:
+    return sorted(path for path in (run / FOLDER).glob("*") if NAME.fullmatch(path.name))
+
+
+def waited(ready: Callable[[], object], seconds: float = 60.0) -> None:
+    until = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < until, "it never came"
+        time.sleep(0.002)
+
+
+@pytest.fixture(scope="module")
+def views(prepared_shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shop with views, and passes of eight steps."""
+    folder = tmp_path_factory.mktemp("resume") / "shop"
+    shutil.copytree(prepared_shop, folder)
+    settings = folder / "ssl-recall.toml"
+    settings.write_text(
+        settings.read_text().replace("batch_size = 32", "batch_size = 16").replace("epochs = 2", "epochs = 3")
+    )
+    assert subprocess.run([*COMMAND, "build-views"], cwd=folder, check=False, capture_output=True).returncode == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(views: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The sha256 of what an uninterrupted training writes."""
+    folder = tmp_path_factory.mktemp("whole") / "shop"
+    shutil.copytree(views, folder)
+    assert subprocess.run([*COMMAND, "train"], cwd=folder, check=False, capture_output=True).returncode == 0
+    assert not (folder / "run" / FOLDER).exists(), "a training that is done needs none"
+    return ended(folder / "run")
+
+
+@pytest.fixture
+def shop(views: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "shop"
+    shutil.copytree(views, folder)
+    monkeypatch.chdir(folder)
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def _halfway(views: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("halfway") / "shop"
+    shutil.copytree(views, folder)
+    with subprocess.Popen([*COMMAND, "train", *EVERY], cwd=folder, stderr=subprocess.PIPE) as process:
+        waited(lambda: checkpoints(folder / "run") and int(checkpoints(folder / "run")[-1].name[:10]) > 5)
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
+    assert len(checkpoints(folder / "run")) == 2
+    return folder
+
+
+@pytest.fixture
+def halfway(_halfway: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run folder with two checkpoints of a training that was stopped."""
+    folder = tmp_path / "shop"
+    shutil.copytree(_halfway, folder)
+    monkeypatch.chdir(folder)
+    return folder / "run"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"])
+def test_f19_f20_a_signal_ends_the_step_saves_and_names_the_command_that_goes_on(
+    shop: Path, expected: list[str], number: signal.Signals, code: int
+) -> None:
+    with subprocess.Popen([*COMMAND, "train", *EVERY], stderr=subprocess.PIPE, text=True) as process:
+        waited(lambda: checkpoints(shop))
+        process.send_signal(number)
+        said = process.communicate()[1]
+    assert process.returncode == code
+    assert "which is saved; to go on run: ssl-recall train" in said
+    assert "Traceback" not in said
+    assert not (shop / "model").exists()
+    command = said.rsplit("to go on run: ssl-recall ", 1)[1].split()
+    again = call(*command)
+    assert again.returncode == 0, again.stderr
+    assert "goes on from" in again.stderr
+    assert ended(shop) == expected
+
+
+def test_f19_a_second_signal_stops_at_once_and_the_last_checkpoint_is_whole(shop: Path, expected: list[str]) -> None:
+    with subprocess.Popen([*COMMAND, "train", *EVERY], stderr=subprocess.PIPE, text=True) as process:
+        waited(lambda: checkpoints(shop))
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGINT)
+        process.communicate()
+    assert process.returncode == 130
+    assert call("train").returncode == 0
+    assert ended(shop) == expected
+
+
+def _train() -> None:
+    """Train in a process of its own; what it says goes nowhere."""
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    sys.argv = ["ssl-recall", "train", *EVERY]
+    main()
+
+
+@pytest.fixture(scope="module")
+def ready() -> "multiprocessing.context.ForkServerContext":
+    """Starts processes that have imported everything."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["stages.cli", "stages.train", "ssl_recall.validation", "safetensors.torch", "polars"]
+    )
+    return context
+
+
+def test_f21_killed_at_any_of_50_moments_it_ends_with_the_same_bytes(
+    views: Path,
+    expected: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ready: "multiprocessing.context.ForkServerContext",
+) -> None:
+    """Each from the beginning; the moments lie anywhere between the first step and the end, in a save, too."""
+    moments, same, killed = random.Random(1), 0, 0
+    length = 0.0
+    for number in range(KILLS + 1):
+        folder = tmp_path / str(number)
+        shutil.copytree(views, folder)
+        monkeypatch.chdir(folder)
+        process = ready.Process(target=_train)
+        process.start()
+        waited(lambda run=folder / "run", child=process: (run / FOLDER).exists() or not child.is_alive())
+        begun = time.monotonic()
+        process.join(moments.uniform(0, length) if number else None)
+        if process.is_alive():
+            process.kill()
+            killed += 1
+        process.join()
+        length = length or time.monotonic() - begun  # the first one is not killed, and tells how long it takes
+        again = ready.Process(target=_train)
+        again.start()
+        again.join()
+        assert again.exitcode == 0
+        same += ended(folder / "run") == expected
+        assert not [*folder.rglob(".*.tmp")]
+        shutil.rmtree(folder)
+    assert same == KILLS + 1
+    assert killed > KILLS / 2
+
+
+def flipped(path: Path, place: float) -> None:
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 0x10
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("place", [0.0, 0.01, 0.5, 0.999])
+def test_f11_past_a_damaged_checkpoint_it_takes_the_one_before(
+    halfway: Path, expected: list[str], place: float
+) -> None:
+    flipped(checkpoints(halfway)[-1], place)
+    again = call("train")
+    assert again.returncode == 0
+    assert "not what was written" in again.stderr
+    assert "taking the one before" in again.stderr
+    assert ended(halfway) == expected
+
+
+def test_f26_where_all_checkpoints_are_damaged_nothing_begins_anew_by_itself(
+    halfway: Path, expected: list[str]
+) -> None:
+    for path in checkpoints(halfway):
+        flipped(path, 0.7)
+    again = call("train")
+    assert again.returncode == 7
+    assert "ALL_DAMAGED" in again.stderr
+    assert "to begin anew run: ssl-recall train --run run --force" in again.stderr
+    assert len(checkpoints(halfway)) == 2
+    assert call("train", "--force").returncode == 0
+    assert ended(halfway) == expected
+    assert not (halfway / FOLDER).exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [(["--temperature", "0.2"], "temperature was 0.05, now 0.2"), (["--seed", "2"], "seed was 1, now 2")],
+)
+def test_f24_other_settings_are_refused_by_name(halfway: Path, flags: list[str], said: str) -> None:
+    before = [path.name for path in checkpoints(halfway)]
+    again = call("train", *flags)
+    assert again.returncode == 7
+    assert said in again.stderr
+    assert [path.name for path in checkpoints(halfway)] == before
+
+
+def test_f24_other_data_are_refused_by_the_files_that_differ(halfway: Path) -> None:
+    log = halfway.parent / "log.parquet"
+    import polars as pl
+
+    pl.read_parquet(log).head(200).write_parquet(log)
+    for command in ("prepare", "compute-popularity", "compute-mi", "build-views"):
+        assert call(command).returncode == 0
+    again = call("train")
+    assert again.returncode == 7
+    assert "train.parquet was" in again.stderr
+    assert "popularity.parquet was" in again.stderr
+
+
+def test_f25_another_number_of_threads_is_said_and_refused_where_asked_to(halfway: Path) -> None:
+    refused = call("train", "--threads", "2", "--strict")
+    assert refused.returncode == 7
+    assert "threads was 1, now 2, so the end would not be bit-exact" in refused.stderr
+    again = call("train", "--threads", "2")
+    assert again.returncode == 0
+    assert "threads was 1, now 2: the end is not bit-exact" in again.stderr
+
+
+def rewritten(path: Path, told: Callable[[str], str]) -> None:
+    """Change what a checkpoint tells, under a name that is right."""
+    with safe_open(path, "pt") as file:
+        text = file.metadata()["training"]
+    tensors = load_file(path)
+    path.unlink()
+    save_file(tensors, path, {"training": told(text)})
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.rename(path.with_name(f"{path.name[:10]}-{digest}.safetensors"))
+
+
+def test_f25_another_torch_is_said(halfway: Path) -> None:
+    import torch
+
+    for path in checkpoints(halfway):
+        rewritten(path, lambda text: text.replace(f'"torch": "{torch.__version__}"', '"torch": "2.0.0"'))
+    assert "torch was 2.0.0, now" in call("train").stderr
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        lambda text: "[" * 100_000,
+        lambda text: "null",
+        lambda text: "{}",
+        lambda text: text.replace('"epoch": ', '"epoch": "../../etc/passwd", "x": ', 1),
+        lambda text: text.replace('"state": {', '"state": [', 1),
+    ],
+    ids=["deep", "null", "empty", "a path for a number", "broken"],
+)
+def test_f44_a_hostile_checkpoint_is_refused_and_nothing_of_it_is_run(
+    halfway: Path, told: Callable[[str], str]
+) -> None:
+    for path in checkpoints(halfway):
+        rewritten(path, told)
+    again = call("train")
+    assert again.returncode == 7, again.stderr
+    assert "Traceback" not in again.stderr
+
+
+def test_f44_a_checkpoint_with_a_huge_header_or_a_pickle_is_refused(halfway: Path) -> None:
+    import pickle
+
+    huge, *others = checkpoints(halfway)
+    for path, content in ((huge, (2**62).to_bytes(8, "little") + b"{}"), (others[0], pickle.dumps({"a": 1}))):
+        path.unlink()
+        path.with_name(f"{path.name[:10]}-{hashlib.sha256(content).hexdigest()}.safetensors").write_bytes(content)
+    again = call("train")
+    assert again.returncode == 7
+    assert "Traceback" not in again.stderr
+
+
+def test_f23_a_training_that_is_done_is_up_to_date(shop: Path, expected: list[str]) -> None:
+    assert call("train", *EVERY).returncode == 0
+    again = call("train")
+    assert again.returncode == 0
+    assert "up to date" in again.stderr
+    assert ended(shop) == expected
+
+
+def test_a_checkpoint_that_a_kill_left_beside_what_it_led_to_is_no_obstacle(halfway: Path, expected: list[str]) -> None:
+    kept = halfway.parent / "kept"
+    shutil.copytree(halfway / FOLDER, kept)
+    assert call("train").returncode == 0
+    shutil.copytree(kept, halfway / FOLDER)
+    assert call("train", "--temperature", "0.2").returncode == 0
+    assert not (halfway / FOLDER).exists()
+
+
+def test_the_model_without_ssl_has_checkpoints_of_its_own(shop: Path) -> None:
+    with subprocess.Popen([*COMMAND, "train", "--no-ssl", *EVERY], stderr=subprocess.PIPE, text=True) as process:
+        waited(lambda: checkpoints(shop / "no-ssl"))
+        process.send_signal(signal.SIGINT)
+        said = process.communicate()[1]
+    assert process.returncode == 130
+    assert "to go on run: ssl-recall train --no-ssl" in said
+    assert call("train", "--no-ssl").returncode == 0

@@ -1,0 +1,177 @@
+"""A training that is stopped anywhere and goes on is the one that was not: bit for bit, and only with all of it."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from stages import artifacts, models
+from stages.build_views import build_views
+from stages.errors import NumberError
+from stages.fitting import Fit, load
+from stages.train import READS
+
+State = tuple[dict[str, Tensor], dict[str, Any]]
+SETTINGS: dict[str, Any] = {
+    "ssl": True, "ssl_weight": 0.1, "ssl_batch_size": 16, "ssl_temperature": 0.1, "ssl_seed_per": "batch",
+    "ssl_warmup_steps": 3, "ssl_neighbour_weight": 1.0, "temperature": 0.1, "logq": True, "batch_size": 16,
+    "further_negatives": 16, "cold_negative_rate": 0.01, "epochs": 3, "patience": 3, "select_on": "all",
+    "validation_queries": 100, "learning_rate": 0.01, "embedding_learning_rate": 0.1, "initial_accumulator": 1e-5,
+    "average_decay": 0.9, "embedding_width": 8, "hidden": [8], "width": 8, "id_dropout": 0.1, "feature_dropout": 0.1,
+    "history": 0, "seed": 1, "bf16": False, "threads": 1, "device": "cpu",
+}  # fmt: skip
+
+
+class Halt:
+    """Keeps what a training is after so many steps, and ends it there."""
+
+    class ReachedError(Exception):
+        """The training stands where it was to be stopped."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+        self.kept: State = ({}, {})
+
+    def begin(self, fit: Fit) -> None:
+        """Begin with nothing."""
+
+    def after_step(self, fit: Fit) -> None:
+        """Count down; copies, for the training's own tensors go on moving."""
+        self.left -= 1
+        if self.left == 0:
+            self.kept = {name: tensor.clone() for name, tensor in fit.tensors().items()}, fit.state()
+            raise Halt.ReachedError
+
+
+@pytest.fixture
+def fresh(shop: Path) -> Callable[[], Fit]:
+    """Makes trainings that stand before their first step: 3 steps of warm-up, then passes of 5."""
+    build_views(shop / "run", variants=3)
+    with artifacts.reading(shop / "run", (*READS, "views.parquet")) as job:
+        data, held_out = load(job, SETTINGS)
+        features = job.read("features.parquet")
+
+    def made() -> Fit:
+        model = models.build(data.items, data.queries, features, SETTINGS)
+        return Fit(model, data, held_out, SETTINGS, torch.device("cpu"))
+
+    return made
+
+
+def end(fit: Fit) -> tuple[list[Tensor], str]:
+    """Train to the end: the weights, and the curve as text, for nan is not nan."""
+    fit.run("")
+    return [weight.detach().clone() for weight in fit.model.parameters()], str(fit.curve)
+
+
+def same(one: tuple[list[Tensor], str], other: tuple[list[Tensor], str]) -> bool:
+    return all(map(torch.equal, one[0], other[0])) and one[1] == other[1]
+
+
+def stopped(fit: Fit, after: int) -> State:
+    halt = Halt(after)
+    with pytest.raises(Halt.ReachedError):
+        fit.run("", halt)
+    return halt.kept
+
+
+@pytest.mark.parametrize("after", range(1, 3 + 3 * 5 + 1))
+def test_f23_stopped_after_any_step_it_ends_as_if_it_had_not_been(fresh: Callable[[], Fit], after: int) -> None:
+    """In the warm-up, at its end, in an epoch, at its end, and after the last step of all."""
+    whole = fresh()
+    expected = end(whole)
+    assert [row["steps"] for row in whole.curve] == [5, 5, 5]
+    fit = fresh()
+    fit.restore(*stopped(fresh(), after))
+    assert same(end(fit), expected)
+
+
+def test_f23_stopped_twice_in_one_epoch_it_ends_as_if_it_had_not_been(fresh: Callable[[], Fit]) -> None:
+    second, third = fresh(), fresh()
+    second.restore(*stopped(fresh(), 9))
+    third.restore(*stopped(second, 2))
+    assert len(third.losses) == 3
+    assert same(end(third), end(fresh()))
+
+
+def without(pattern: str) -> Callable[[State, Fit], State]:
+    """Leave tensors as they are before the first step, or out where there are none yet."""
+
+    def left_out(state: State, begun: Fit) -> State:
+        first = begun.tensors()
+        kept = {name: first.get(name) if name.startswith(pattern) else tensor for name, tensor in state[0].items()}
+        return {name: tensor for name, tensor in kept.items() if tensor is not None}, state[1]
+
+    return left_out
+
+
+def changed(**told: Any) -> Callable[[State, Fit], State]:
+    return lambda state, _: (state[0], state[1] | told)
+
+
+def losses(kept: slice) -> Callable[[State, Fit], State]:
+    return lambda state, _: (state[0] | {"losses": state[0]["losses"][kept]}, state[1])
+
+
+PIECES = {
+    "the embedding table": without("model.embeddings"),
+    "the query tower": without("model.query"),
+    "the item tower": without("model.item"),
+    "the running average": without("average."),
+    "the sums of row-wise Adagrad": without("optimiser.0."),
+    "the moments of AdamW": without("optimiser.1."),
+    "the best epoch's weights": without("best."),
+    "the epoch": changed(epoch=0),
+    "the curve": changed(curve=[]),
+    "the step": losses(slice(0, 1)),
+    "the losses": lambda state, _: (state[0] | {"losses": torch.zeros_like(state[0]["losses"])}, state[1]),
+}
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_f22_with_a_piece_of_the_state_left_out_it_ends_otherwise(fresh: Callable[[], Fit], piece: str) -> None:
+    """The control of the tests above: each of them would fail without the piece."""
+    fit = fresh()
+    state = stopped(fresh(), 3 + 5 + 2)  # two steps into the second epoch
+    if piece == "the best epoch's weights":
+        state[1]["curve"][0]["recall"] = 2.0  # no later epoch is better, so that they are what is kept
+        expected = fresh()
+        expected.restore(*state)
+        whole = end(expected)
+    else:
+        whole = end(fresh())
+    try:
+        fit.restore(*PIECES[piece](state, fresh()))
+        assert not same(end(fit), whole)
+    except (KeyError, IndexError):
+        assert piece in {"the best epoch's weights", "the curve"}  # nothing goes on without these
+
+
+def test_a_state_of_another_model_is_refused(fresh: Callable[[], Fit]) -> None:
+    tensors, told = fresh().tensors(), fresh().state()
+    for wrong in (
+        {name: part for name, part in tensors.items() if name != "average.0"},
+        tensors | {"model.embeddings.weight": torch.zeros(3, 3)},
+    ):
+        with pytest.raises(ValueError, match="is not there, or of another shape"):
+            fresh().restore(wrong, told)
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["in a pass", "in its last step"])
+def test_f43_a_gradient_that_is_no_number_stops_the_training(fresh: Callable[[], Fit], last: bool) -> None:
+    """Planted where only the weights show it: after the step's loss has been taken."""
+    fit = fresh()
+
+    class Plant(Halt):
+        def after_step(self, fit: Fit) -> None:
+            self.left -= 1
+            if self.left == 0:
+                with torch.no_grad():
+                    next(iter(fit.model.item.parameters())).fill_(math.nan)
+
+    with pytest.raises(NumberError, match=r"epoch 0, step (4: a weight is not finite|2: loss nan)"):
+        fit.run("", Plant(3 + (5 if last else 2)))
