@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,7 +113,7 @@ def _halfway(views: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def halfway(_halfway: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run folder with two checkpoints of a training that was stopped."""
-    folder = tmp_path / "shop"
+    folder = tmp_path / "halfway"
     shutil.copytree(_halfway, folder)
     monkeypatch.chdir(folder)
     return folder / "run"
@@ -346,3 +346,47 @@ def test_the_model_without_ssl_has_checkpoints_of_its_own(shop: Path) -> None:
     assert process.returncode == 130
     assert "to go on run: ssl-recall train --no-ssl" in said
     assert call("train", "--no-ssl").returncode == 0
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+def test_f20_sigterm_inside_a_save_lets_it_be_whole(shop: Path, expected: list[str]) -> None:
+    """The signal comes with the second fsync: the checkpoint's own, while it is a temporary file."""
+    strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync", "-e", "inject=fsync:signal=SIGTERM:when=2"]
+    process = subprocess.run([*strace, *COMMAND, "train", *EVERY], capture_output=True, text=True, check=False)
+    assert process.returncode == 143, process.stderr
+    assert "which is saved" in process.stderr
+    assert call("train").returncode == 0
+    assert ended(shop) == expected
+    assert not [*shop.rglob(".*.tmp")]
+
+
+@pytest.fixture
+def small_disk(shop: Path, halfway: Path) -> Iterator[Path]:
+    """A folder of checkpoints that has room for two and a half of them."""
+    room = 2.5 * checkpoints(halfway)[-1].stat().st_size
+    folder = shop / FOLDER
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={int(room)}", "tmpfs", folder], check=False, capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("cannot mount a tmpfs here")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_f04_a_full_disk_names_the_last_good_step_and_with_room_it_goes_on(
+    small_disk: Path, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(small_disk.parents[1])
+    full = call("train", *EVERY)
+    assert full.returncode == 5, full.stderr
+    assert "DISK_FULL" in full.stderr
+    assert "the last checkpoint is of the warm-up, step 2; to go on run: ssl-recall train" in full.stderr
+    assert len(checkpoints(small_disk.parent)) == 2
+    assert not [*small_disk.glob(".*")]
+    subprocess.run(["mount", "-o", "remount,size=100m", small_disk], check=True)
+    again = call("train")
+    assert again.returncode == 0, again.stderr
+    assert "goes on from the warm-up, step 2" in again.stderr
+    assert ended(small_disk.parent) == expected
