@@ -5,6 +5,7 @@ those of the manifest: content counts, never the time of a file.
 """
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
@@ -15,13 +16,14 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Self
 import typer
 
 from . import config as config_file
-from . import console, contract, manifest, publish, sources
+from . import console, contract, generations, manifest, publish, sources
 from .errors import ArtifactError, SettingsError, StageError
 
 if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
+ATTEMPTS = 100  # of a reader, while others publish
 DEFAULT_RUN = Path("runs/default")
 RunOption = Annotated[Path, typer.Option("--run", help="Run folder: everything is read from and written to it.")]
 ConfigOption = Annotated[
@@ -92,6 +94,7 @@ class Job:
         self.manifest: manifest.Manifest = {"stages": {}}
         self.up_to_date = False
         self._staged: dict[str, Path] = {}
+        self._held: dict[str, int] = {}  # descriptors of the inputs, which stay what was verified
         self._summary = ""
         self._lock: IO[str] | None = None
 
@@ -113,8 +116,11 @@ class Job:
         self._lock = publish.lock(self.run)
         try:
             publish.sweep(self.run)
+            self._settle()
             reason = self._stale()
             self.up_to_date = reason is None and not self.force
+            if not self.up_to_date:
+                self._probe()
             if self.up_to_date:
                 self._line("up to date")
             elif reason not in (None, "never run"):
@@ -140,25 +146,41 @@ class Job:
     def _leave(self) -> None:
         """Give the lock back; a folder that was made for this stage and has nothing else in it goes, too."""
         assert self._lock is not None
+        self.release()
         if self._new and [path.name for path in self.run.iterdir()] == [publish.LOCK]:
             (self.run / publish.LOCK).unlink()
             self.run.rmdir()
         self._lock.close()
+
+    def hold(self, names: Sequence[str]) -> None:
+        """Verify files and keep them open, all or none. Raises ArtifactError."""
+        self.release()
+        try:
+            for name in names:
+                self.inputs[name], self._held[name] = manifest.verified(self.run, self.manifest, name, self.flags)
+        except BaseException:
+            self.release()
+            raise
+
+    def release(self) -> None:
+        """Close the files that are held."""
+        while self._held:
+            os.close(self._held.popitem()[1])
 
     def has(self, name: str) -> bool:
         """Tell whether an optional input is there."""
         return name in self.inputs
 
     def path(self, name: str) -> Path:
-        """Give the path of an input that was verified when the job began."""
-        assert name in self.inputs, f"{self.stage} does not say that it reads {name}"
-        return self.run / name
+        """Give a path of an input as it was verified, whatever stands in its place by now."""
+        assert name in self._held, f"{self.stage} does not say that it reads {name}"
+        return publish.path_of(self._held[name])
 
     def read(self, name: str, columns: Sequence[str] | None = None) -> "pl.DataFrame":
         """Read an input; the file is opened once."""
         import polars as pl
 
-        with self.path(name).open("rb") as file:
+        with self.path(name).open("rb") as file, self._readable(name):
             return pl.read_parquet(file, columns=list(columns) if columns is not None else None)
 
     def columns(self, name: str, column: str, rows: int = 2**20) -> "Iterator[np.ndarray]":
@@ -216,7 +238,7 @@ class Job:
         missing = [column for column in columns if not self.has_column(name, column)]
         if missing:
             command = f"{contract.command_for(name)} --force{self.flags}"
-            text = f"{self.path(name)}: of an older version, without {', '.join(missing)}; run: {command}"
+            text = f"{self.run / name}: of an older version, without {', '.join(missing)}; run: {command}"
             raise ArtifactError(text, "OLD")
 
     def previous(self, name: str) -> "pl.DataFrame | None":
@@ -258,15 +280,44 @@ class Job:
         """Keep the one line that is printed when the files are in place."""
         self._summary = summary
 
+    @contextlib.contextmanager
+    def _readable(self, name: str) -> Iterator[None]:
+        """Say of a file that is what was written, and no table, whose it is."""
+        import polars as pl
+
+        try:
+            yield
+        except pl.exceptions.PolarsError as error:
+            text = f"{self.run / name}: is no table ({str(error).splitlines()[0]})"
+            raise ArtifactError(f"{text}; run: {contract.command_for(name)}{self.flags} --force", "CORRUPT") from None
+
+    def _settle(self) -> None:
+        """Undo a publication that did not come to its end; a manifest that nobody can read is said later."""
+        with contextlib.suppress(ArtifactError):
+            generations.settle(self.run, manifest.read(self.run))
+
+    def _probe(self) -> None:
+        """Refuse at once a folder that takes no file. Raises OSError."""
+        for folder in sorted({(self.run / name).parent for name in self.writes}):
+            folder.mkdir(parents=True, exist_ok=True)
+            temporary = publish.temporary_for(folder / "probe")
+            temporary.touch()
+            temporary.unlink()
+
     def _stale(self) -> str | None:
         self.manifest = self._read_manifest()
         present = [name for name in self.optional if self._is_current(name)]
-        names = (*self.reads, *present)
-        self.inputs = {name: manifest.verified(self.run, self.manifest, name, self.flags) for name in names}
-        for label, path in self.sources.items():
-            for number, file in enumerate(sources.needed(path, f"--{label}")):
-                self.inputs[f"{label}[{number}]"] = publish.sha256(file)
+        self.hold((*self.reads, *present))
+        self.inputs |= self._hashed_sources()
         return manifest.stale_reason(self.run, self.manifest, self.stage, self.settings, self.inputs, self.writes)
+
+    def _hashed_sources(self) -> dict[str, str]:
+        """Hash the user's own tables."""
+        return {
+            f"{label}[{number}]": publish.sha256(file)
+            for label, path in self.sources.items()
+            for number, file in enumerate(sources.needed(path, f"--{label}"))
+        }
 
     def _read_manifest(self) -> manifest.Manifest:
         try:
@@ -286,11 +337,12 @@ class Job:
                 console.warn(f"{self.run / name}: missing, and left out; to have it again run: {command}")
             return False
         try:
-            manifest.verified(self.run, self.manifest, name, self.flags)
+            self.hold([name])
         except ArtifactError as error:
             if error.rule == "STALE":
                 return False
             raise
+        self.release()
         return True
 
     def _note(self, plan: Plan) -> None:
@@ -299,6 +351,8 @@ class Job:
             reason = f"after {waits[0]}" if waits else self._stale()
         except StageError as error:
             reason = str(error)
+        finally:
+            self.release()
         plan.stages.append((self.stage, reason))
         if reason is not None:
             plan.to_be_written |= dict.fromkeys(self.writes, self.stage)
@@ -310,9 +364,30 @@ class Job:
         outputs = {
             name: {"sha256": publish.sha256(path), "size": path.stat().st_size} for name, path in self._staged.items()
         }
-        for name, temporary in self._staged.items():
-            publish.move_into_place(temporary, self.run / name)
-        manifest.record(self.run, self.manifest, self.stage, self.settings, self.inputs, outputs)
+        self._check_inputs()
+        before = manifest.read(self.run) if self.published() else None
+        old = [
+            name for name in self._staged if before and manifest.output_of(before, name) and (self.run / name).is_file()
+        ]
+        generations.set_aside(self.run, old)
+        try:
+            for name, temporary in self._staged.items():
+                publish.move_into_place(temporary, self.run / name)
+            manifest.record(self.run, self.manifest, self.stage, self.settings, self.inputs, outputs)
+        except BaseException:
+            self._settle()
+            raise
+        generations.forget(self.run)
+
+    def _check_inputs(self) -> None:
+        """Refuse to publish what was made from files that have changed since. Raises ArtifactError."""
+        now = {name: publish.sha256(self.path(name)) for name in self._held} | self._hashed_sources()
+        changed = [name for name in sorted(now.keys() | self.inputs.keys()) if now.get(name) != self.inputs.get(name)]
+        if changed:
+            raise ArtifactError(
+                f"{', '.join(changed)}: changed while {self.stage} was at work, and nothing was written; run it again",
+                "CHANGED",
+            )
 
     def _line(self, text: str) -> None:
         console.line(f"{self.stage:<26} {text}")
@@ -320,11 +395,24 @@ class Job:
 
 @contextlib.contextmanager
 def reading(run: Path, reads: Sequence[str], config: Path | None = None) -> Iterator[Job]:
-    """Check and read a run folder's files without publishing anything in it."""
+    """Check and read a run folder's files without publishing anything in it: all of one generation.
+
+    Where another process publishes meanwhile, what it has just published is read.
+    """
     job = Job(run, "read", {"config": config}, reads=reads)
-    job.manifest = manifest.read(run)
-    job.inputs = {name: manifest.verified(run, job.manifest, name, job.flags) for name in reads}
-    yield job
+    for attempt in range(ATTEMPTS):
+        job.manifest = manifest.read(run)
+        try:
+            job.hold(reads)
+            break
+        except ArtifactError:
+            time.sleep(0.01 * min(attempt, 10))
+            if attempt == ATTEMPTS - 1 or (attempt and manifest.read(run) == job.manifest):
+                raise
+    try:
+        yield job
+    finally:
+        job.release()
 
 
 def _flags(run: Path, config: object) -> str:

@@ -1,11 +1,13 @@
 """Files that appear whole or not at all, and the lock of a folder that one process writes to at a time."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
 import re
 import socket
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -14,6 +16,7 @@ from .errors import LockedError, SettingsError
 
 LOCK = ".lock"
 TEMPORARY = re.compile(r"^\..+\.\d+\.tmp$")
+FOLDERS = ("", "model", "checkpoints", "no-ssl", "no-ssl/model", "no-ssl/checkpoints", "ablation", "tuning")
 
 
 def sha256(path: Path) -> str:
@@ -36,7 +39,12 @@ def sync(file: IO[bytes]) -> None:
 def move_into_place(temporary: Path, target: Path) -> None:
     """Publish a synced file: readers see the old one or the new one, and after a power cut the new one is there."""
     temporary.replace(target)
-    descriptor = os.open(target.parent, os.O_RDONLY)
+    sync_folder(target.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring a folder's names to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -79,8 +87,38 @@ def lock(folder: Path) -> IO[str]:
     return file
 
 
-def sweep(folder: Path) -> None:
-    """Remove what a killed process left half written, in the folder and the one below; call it under the lock."""
-    for path in [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp"), *folder.glob("*/*/.*.tmp")]:
-        if TEMPORARY.match(path.name):
-            path.unlink(missing_ok=True)
+def sweep(folder: Path) -> list[Path]:
+    """Remove what a killed process left half written, in the folders that are ours; call it under the lock.
+
+    Follows no link. Gives what it removed.
+    """
+    removed = []
+    for below in FOLDERS:
+        inside = folder / below
+        if (
+            any(part.is_symlink() for part in (inside, *inside.parents[: len(Path(below).parts)]))
+            or not inside.is_dir()
+        ):
+            continue
+        for path in inside.iterdir():
+            if TEMPORARY.match(path.name):
+                path.unlink(missing_ok=True)
+                removed.append(path)
+    return removed
+
+
+def held(path: Path) -> int:
+    """Open a regular file to read, and give its descriptor: what it is stays, whatever is put in its place.
+
+    Raises OSError, for anything else that stands there, too.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe is not waited for
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
+    return descriptor
+
+
+def path_of(descriptor: int) -> Path:
+    """Name an open file so that it can be opened again, from its beginning."""
+    return Path(f"/dev/fd/{descriptor}")

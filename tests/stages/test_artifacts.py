@@ -1,5 +1,6 @@
 """Run folders: every file published whole, checked when read, one process at a time."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -20,7 +21,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stages import artifacts, publish
+from stages import artifacts, manifest, publish
 from stages.artifacts import Job
 from stages.errors import ArtifactError, LockedError, SettingsError, StageError
 
@@ -65,8 +66,10 @@ def test_a_stage_publishes_its_file_and_names_what_it_came_from(
     prepare(run, TRAIN, log, path=log)
     popularity(run, unseen_count=0.01)
 
-    assert json.loads((run / "manifest.json").read_text()) == {
-        "schema": 1,
+    told = json.loads((run / "manifest.json").read_text())
+    assert len(told.pop("sha256")) == 64
+    assert told == {
+        "schema": 2,
         "stages": {
             "prepare": {
                 "version": version("ssl-recall"),
@@ -327,10 +330,10 @@ def test_reading_checks_too_and_writes_nothing(run: Path) -> None:
 
 
 def test_a_newer_manifest_asks_for_an_upgrade_and_stays(run: Path) -> None:
-    manifest = json.loads((run / "manifest.json").read_text()) | {"schema": 2}
-    (run / "manifest.json").write_text(json.dumps(manifest))
+    newer = json.loads((run / "manifest.json").read_text()) | {"schema": 3}
+    (run / "manifest.json").write_text(json.dumps(newer))
     before = tree(run)
-    with pytest.raises(ArtifactError, match=r"manifest\.json: schema 2, this version knows 1; upgrade ssl-recall"):
+    with pytest.raises(ArtifactError, match=r"manifest\.json: schema 3, this version knows 2; upgrade ssl-recall"):
         prepare(run, seed=2)
     assert tree(run) == before
 
@@ -342,25 +345,27 @@ GARBAGE = [
     b"[]",
     b"null",
     b"{}",
-    b'{"schema": 1}',
+    b'{"schema": 2}',
     b'{"schema": "one", "stages": {}}',
-    b'{"schema": 1, "stages": []}',
+    b'{"schema": 2, "stages": []}',
     b'{"schema": Infinity, "stages": {}}',
-    b'{"schema": 1, "stages": {"prepare": 3}}',
-    b'{"schema": 1, "stages": {"prepare": {}}}',
-    b'{"schema": 1, "stages": {"prepare": {"settings": [], "inputs": {}, "outputs": {}}}}',
-    b'{"schema": 1, "stages": {"prepare": {"settings": {"seed": 1}, "inputs": {}, "outputs": {}}}}',
-    b'{"schema": 1, "stages": {"prepare": {"settings": {"seed": 1}, "inputs": {}, "outputs": {"train.parquet": 1}}}}',
+    b'{"schema": 2, "stages": {"prepare": 3}}',
+    b'{"schema": 2, "stages": {"prepare": {}}}',
+    b'{"schema": 2, "stages": {"prepare": {"settings": [], "inputs": {}, "outputs": {}}}}',
+    b'{"schema": 2, "stages": {"prepare": {"settings": {"seed": 1}, "inputs": {}, "outputs": {}}}}',
+    b'{"schema": 2, "stages": {"prepare": {"settings": {"seed": 1}, "inputs": {}, "outputs": {"train.parquet": 1}}}}',
     b"[" * 100_000,
 ]
 
 
 @pytest.mark.parametrize("content", GARBAGE, ids=lambda content: content[-60:].decode(errors="replace"))
 def test_a_garbled_manifest_is_refused_and_nothing_is_written(run: Path, content: bytes) -> None:
+    with contextlib.suppress(ValueError, AttributeError, RecursionError):  # its own sha256 does not make it a manifest
+        content = manifest.sealed(json.loads(content))
     (run / "manifest.json").write_bytes(content)
     before = digests(run)
     for stage in (prepare, popularity):
-        with pytest.raises(ArtifactError, match=r"manifest\.json: is no manifest; run: "):
+        with pytest.raises(ArtifactError, match=r"manifest\.json: is not what was written; run: "):
             stage(run)
     assert digests(run) == before
 

@@ -150,7 +150,7 @@ def test_a_damaged_artifact_is_exit_4_with_the_command_to_run(catalogue: Path) -
 def test_a_manifest_of_a_later_version_is_exit_4_and_asks_for_an_upgrade(catalogue: Path) -> None:
     manifest = json.loads((catalogue / "manifest.json").read_text()) | {"schema": 99}
     (catalogue / "manifest.json").write_text(json.dumps(manifest))
-    assert "schema 99, this version knows 1; upgrade ssl-recall" in refusal(
+    assert "schema 99, this version knows 2; upgrade ssl-recall" in refusal(
         call("compute-popularity", "--run", str(catalogue)), 4
     )
 

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from stages import metrics_table
+from stages import manifest, metrics_table
 from stages.artifacts import Job
 from stages.errors import ArtifactError, InputError
 from stages.evaluate import evaluate
@@ -184,12 +184,12 @@ def test_a_baseline_that_has_gone_is_spoken_of(run: Path, capsys: pytest.Capture
 
 
 def test_a_baseline_of_other_settings_is_left_out_and_spoken_of(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    manifest = json.loads((run / "manifest.json").read_text())
-    for stage, width in (("train", 8), ("train --no-ssl", 64)):
+    told = manifest.read(run)
+    for stage, width, name in (("train", 8, "training.parquet"), ("train --no-ssl", 64, "no-ssl/training.parquet")):
         own = {"width": width, "ssl": True, "ssl_weight": 1, "logq": width > 8, "hidden": [width, 8]}
         entry = {"settings": own, "inputs": {}}
-        manifest["stages"][stage] = entry | {"outputs": {f"{stage}.json": {"sha256": "x"}}, "version": "0"}
-    (run / "manifest.json").write_text(json.dumps(manifest))
+        told["stages"][stage] = entry | {"outputs": {name: {"sha256": "x"}}, "version": "0"}
+    (run / "manifest.json").write_bytes(manifest.sealed(told))
     evaluate(run, k=[5])
     output = capsys.readouterr()
     said = (
@@ -198,7 +198,8 @@ def test_a_baseline_of_other_settings_is_left_out_and_spoken_of(run: Path, capsy
     assert said in output.err
     assert f"train --no-ssl --hidden 8 --hidden 8 --no-logq --width 8 --run {run}, then" in output.err
     assert "no SSL" not in output.out
-    manifest["stages"]["train --no-ssl"]["settings"] = manifest["stages"]["train"]["settings"]
-    (run / "manifest.json").write_text(json.dumps(manifest))
+    told = manifest.read(run)
+    told["stages"]["train --no-ssl"]["settings"] = told["stages"]["train"]["settings"]
+    (run / "manifest.json").write_bytes(manifest.sealed(told))
     evaluate(run, k=[5], force=True)
     assert "no SSL" in capsys.readouterr().out

@@ -16,6 +16,7 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner, Result
 
+from stages import manifest
 from stages.contract import CONTRACT, NO_SSL
 from stages.errors import ArtifactError, InputError, SettingsError
 
@@ -289,10 +290,14 @@ def test_a_damaged_artifact_is_reported_by_status_and_mended_by_run(folder: Path
 
 @pytest.mark.parametrize("command", [["train", "--force"], ["show-views", "item 01"]])
 def test_views_of_an_older_version_without_neighbours_are_refused(folder: Path, command: list[str]) -> None:
-    path, manifest = folder / "run" / "views.parquet", folder / "run" / "manifest.json"
-    before = hashlib.sha256(path.read_bytes()).hexdigest()
+    path, told = folder / "run" / "views.parquet", manifest.read(folder / "run")
     pl.read_parquet(path).drop("neighbour_index").write_parquet(path)
-    manifest.write_text(manifest.read_text().replace(before, hashlib.sha256(path.read_bytes()).hexdigest()))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    told["stages"]["build-views"]["outputs"]["views.parquet"]["sha256"] = digest
+    for stage in ("train", "train --no-ssl"):
+        if "views.parquet" in told["stages"].get(stage, {"inputs": {}})["inputs"]:
+            told["stages"][stage]["inputs"]["views.parquet"] = digest
+    (folder / "run" / "manifest.json").write_bytes(manifest.sealed(told))
     result = call(*command, "--run", "run")
     assert isinstance(result.exception, ArtifactError), result.exception
     assert str(result.exception) == (
@@ -304,10 +309,9 @@ def test_views_of_an_older_version_without_neighbours_are_refused(folder: Path, 
 
 
 def test_views_of_an_older_release_are_built_again(folder: Path) -> None:
-    manifest = folder / "run" / "manifest.json"
-    told = json.loads(manifest.read_text())
+    told = manifest.read(folder / "run")
     told["stages"]["build-views"]["version"] = "0.1.0"
-    manifest.write_text(json.dumps(told))
+    (folder / "run" / "manifest.json").write_bytes(manifest.sealed(told))
     assert str(dict(status())["build-views"]).startswith("version was 0.1.0, now ")
     assert dict(status())["train"] == "after build-views"
 

@@ -1,7 +1,6 @@
 """What makes a stage run again: content and settings, never the time or the place of a file."""
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages import artifacts, sources
+from stages import artifacts, manifest, sources
 from stages.artifacts import Job
 
 POPULARITY = pl.DataFrame({"item_id": ["a", "b"], "count": [3, 1], "p": [0.75, 0.25], "log_p": [-0.288, -1.386]})
@@ -181,9 +180,9 @@ def test_an_optional_input_counts_from_when_it_is_there(run: Path) -> None:
 
 
 def test_another_version_of_the_code_makes_a_stage_stale(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    manifest = json.loads((run / "manifest.json").read_text())
-    manifest["stages"]["prepare"]["version"] = "0.0.1"
-    (run / "manifest.json").write_text(json.dumps(manifest))
+    told = manifest.read(run)
+    told["stages"]["prepare"]["version"] = "0.0.1"
+    (run / "manifest.json").write_bytes(manifest.sealed(told))
     assert not prepare(run).up_to_date
     assert f"version was 0.0.1, now {version('ssl-recall')}" in capsys.readouterr().err
 

@@ -1,0 +1,61 @@
+"""What a stage is about to replace stands aside until the manifest names the new files: a killed publication is undone.
+
+The manifest is the moment: before it is replaced the old files count, which a reader finds here where the new ones are
+in their places already; after it the new ones do, and what stands aside is only to be removed.
+"""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from . import manifest, publish
+
+FOLDER = manifest.ASIDE
+
+
+def set_aside(run: Path, names: Iterable[str]) -> None:
+    """Give files a second name, in FOLDER; where the file system has no hard links, a copy."""
+    for name in names:
+        target = run / FOLDER / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        try:
+            os.link(run / name, target)
+        except OSError:
+            shutil.copyfile(run / name, target)
+            with target.open("rb+") as file:
+                publish.sync(file)
+        publish.sync_folder(target.parent)
+
+
+def settle(run: Path, told: manifest.Manifest) -> None:
+    """Put back what the manifest still names, and forget what it does not; call it under the lock."""
+    for path in _found(run):
+        name = path.relative_to(run / FOLDER).as_posix()
+        place = run / name
+        if publish.sha256(path) == manifest.output_of(told, name) and not _same(path, place):
+            path.replace(place)
+            publish.sync_folder(place.parent)
+    forget(run)
+
+
+def forget(run: Path) -> None:
+    """Remove what stands aside."""
+    if not (run / FOLDER).is_symlink():
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(run / FOLDER)
+
+
+def _found(run: Path) -> Iterator[Path]:
+    if (run / FOLDER).is_symlink():
+        return
+    for folder, _, files in os.walk(run / FOLDER):
+        yield from (Path(folder) / file for file in files)
+
+
+def _same(path: Path, place: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return path.samefile(place) or (place.is_file() and publish.sha256(place) == publish.sha256(path))
+    return False
