@@ -1,0 +1,297 @@
+"""Killed, cut off, refused or watched while it publishes: what was there before stays, or all that is new is there."""
+
+import collections
+import fcntl
+import os
+import re
+import resource
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages import artifacts, manifest
+from stages.artifacts import Job
+from stages.errors import ArtifactError
+
+NAMES = ("train.parquet", "validation.parquet", "test.parquet")
+PUBLISH = """
+import sys
+from pathlib import Path
+from stages.artifacts import Job
+
+def publish(run, generation):
+    names = ("train.parquet", "validation.parquet", "test.parquet")
+    with Job(Path(run), "prepare", {"seed": generation}, writes=names) as job:
+        if not job.up_to_date:
+            for name in names:
+                with job.open(name) as file:
+                    file.write(b"%d of %s" % (generation, name.encode()) * 50)
+
+run, first, last = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+for generation in range(first, last):
+    publish(run, generation)
+"""
+CALLS = ("rename", "link", "fsync", "unlink", "mkdir", "write", "rmdir", "ftruncate", "unlinkat", "flock")
+strace = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+COMMAND = [sys.executable, "-c", "from stages.cli import main; main()"]
+
+
+def publish(run: Path, first: int, last: int | None = None, before: tuple[str, ...] = ()) -> Any:
+    """Publish generations of three files, each in a job of its own, in another process."""
+    program = [*before, sys.executable, "-c", PUBLISH, run, str(first), str(last or first + 1)]
+    return subprocess.run(program, check=False, capture_output=True, text=True)
+
+
+def generation(run: Path) -> set[str]:
+    """Give the generations of what a reader sees, and hold them to be whole."""
+    with artifacts.reading(run, NAMES) as job:
+        seen = {name: job.path(name).read_bytes() for name in NAMES}
+    numbers = {text.split(b" ", 1)[0].decode() for text in seen.values()}
+    for name, text in seen.items():
+        assert text == b"%s of %s" % (text.split(b" ", 1)[0], name.encode()) * 50
+    return numbers
+
+
+def under_strace(log: Path, *inject: str, calls: tuple[str, ...] = CALLS) -> tuple[str, ...]:
+    only = [flag for rule in inject for flag in ("-e", f"inject={rule}")]
+    return ("strace", "-f", "-qq", "-o", str(log), "-e", f"trace={','.join(calls)}", *only)
+
+
+@strace
+def test_f01_f12_killed_at_any_system_call_a_reader_sees_one_whole_generation(tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    publish(whole, 1)
+    publish(whole, 2, before=under_strace(tmp_path / "log"))
+    made = collections.Counter(re.findall(r"^\d+\s+(\w+)\(", (tmp_path / "log").read_text(), re.MULTILINE))
+    moments = [(name, number) for name, count in made.items() for number in range(1, count + 1)]
+    assert {"rename", "link", "fsync"} <= made.keys()
+    seen = collections.Counter()
+    for number, (name, when) in enumerate(moments):
+        run = tmp_path / str(number)
+        publish(run, 1)
+        killed = publish(run, 2, before=under_strace(tmp_path / "log", f"{name}:signal=KILL:when={when}"))
+        assert killed.returncode != 0, (name, when)
+        (found,) = generation(run)
+        seen[found] += 1
+        assert publish(run, 2).returncode == 0
+        assert generation(run) == {"2"}
+        assert not [*run.rglob(".*.tmp"), *run.glob(manifest.ASIDE)], (name, when)
+        shutil.rmtree(run)
+    assert seen.keys() == {"1", "2"}
+    assert seen["1"] > 10
+
+
+@strace
+@pytest.mark.parametrize("when", range(1, 9))
+def test_f06_a_sync_that_fails_publishes_nothing_and_is_not_tried_again(tmp_path: Path, when: int) -> None:
+    run, log = tmp_path / "run", tmp_path / "log"
+    publish(run, 1)
+    failed = publish(run, 2, before=under_strace(log, f"fsync:error=EIO:when={when}", calls=(*CALLS, "close")))
+    assert failed.returncode != 0
+    assert "OSError: [Errno 5]" in failed.stderr
+    file = re.search(r"fsync\((\d+)\)\s+= -1 EIO", log.read_text())
+    assert file is not None
+    after = log.read_text()[file.end() :]
+    assert f"fsync({file[1]})" not in after.split(f"close({file[1]})")[0]
+    assert generation(run) == {"1"}
+    assert publish(run, 2).returncode == 0
+    assert generation(run) == {"2"}
+
+
+@strace
+def test_f06_through_the_command_line_it_is_exit_5(
+    shop: Path, files: Callable[[Path], dict[str, str]], tmp_path: Path
+) -> None:
+    before = files(shop)
+    command = [*under_strace(tmp_path / "log", "fsync:error=EIO:when=1"), *COMMAND, "compute-popularity"]
+    failed = subprocess.run([*command, "--unseen-count", "0.5"], check=False, capture_output=True, text=True)
+    assert failed.returncode == 5
+    assert "FILE: [Errno 5]" in failed.stderr
+    assert files(shop) == before
+
+
+def test_f15_reading_while_others_publish_sees_one_generation_each_time(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    publish(run, 1)
+    program = [sys.executable, "-c", PUBLISH, run, "2", "1000000"]
+    with subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            until, reads, numbers = time.monotonic() + 4, 0, set()
+            while time.monotonic() < until:
+                (number,) = generation(run)
+                numbers.add(number)
+                reads += 1
+            assert process.poll() is None
+        finally:
+            process.kill()
+    assert reads > 100
+    assert len(numbers) > 10
+
+
+def limited(size: int) -> Callable[[], None]:
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def test_f03_a_file_that_cannot_grow_is_exit_5_and_the_previous_one_is_kept(
+    shop: Path, files: Callable[[Path], dict[str, str]]
+) -> None:
+    before = files(shop)
+    command = [*COMMAND, "compute-popularity", "--unseen-count", "0.5"]
+    full = subprocess.run(command, check=False, capture_output=True, text=True, preexec_fn=limited(500))
+    assert full.returncode == 5
+    assert "FILE_TOO_LARGE" in full.stderr
+    assert "Traceback" not in full.stderr
+    assert files(shop) == before
+    assert subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+
+@pytest.fixture
+def mounted(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """Mounts a file system on a folder, and takes it down at the end."""
+    folders: list[Path] = []
+
+    def mount(name: str, *flags: str) -> Path:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        if subprocess.run(["mount", *flags, folder], check=False, capture_output=True).returncode:
+            pytest.skip("cannot mount here")
+        folders.append(folder)
+        return folder
+
+    yield mount
+    for folder in folders:
+        subprocess.run(["umount", folder], check=False)
+
+
+@needs_root
+def test_f03_a_full_disk_is_exit_5_and_the_previous_file_is_kept(
+    shop: Path, mounted: Callable[..., Path], call: Callable[..., Any], files: Callable[[Path], dict[str, str]]
+) -> None:
+    disk = mounted("disk", "-t", "tmpfs", "-o", "size=1m", "tmpfs")
+    shutil.copytree(shop, disk / "run")
+    before = files(disk / "run")
+    (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free - 4096))
+    full = call("compute-popularity", "--unseen-count", "0.5", "--run", str(disk / "run"))
+    assert full.returncode == 5, full.said
+    assert "DISK_FULL" in full.said
+    assert files(disk / "run") == before
+    (disk / "filler").unlink()
+    assert call("compute-popularity", "--unseen-count", "0.5", "--run", str(disk / "run")).returncode == 0
+
+
+@needs_root
+def test_f07_a_full_or_missing_tmpdir_is_not_needed(
+    shop: Path, mounted: Callable[..., Path], call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = mounted("tiny", "-t", "tmpfs", "-o", "size=4k", "tmpfs")
+    for place in (str(tiny), "/nowhere/at/all"):
+        monkeypatch.setenv("TMPDIR", place)
+        assert call("compute-popularity", "--force").returncode == 0
+    assert not [*tiny.iterdir()]
+
+
+@needs_root
+@pytest.mark.skipif(shutil.which("mkfs.ext4") is None, reason="needs mkfs.ext4")
+def test_f02_after_a_power_cut_a_command_that_had_ended_well_has_its_files(
+    tmp_path: Path, mounted: Callable[..., Path]
+) -> None:
+    """The disk forgets whatever was not synced: EXT4_IOC_SHUTDOWN without flushing its log."""
+    image = tmp_path / "disk.img"
+    image.write_bytes(b"")
+    os.truncate(image, 32 * 2**20)
+    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    disk = mounted("disk", "-o", "loop", str(image))
+    for number in (1, 2):
+        assert publish(disk / "run", number).returncode == 0
+    descriptor = os.open(disk, os.O_RDONLY)
+    fcntl.ioctl(descriptor, 0x8004587D, struct.pack("I", 2))
+    os.close(descriptor)
+    subprocess.run(["umount", disk], check=True)
+    subprocess.run(["mount", "-o", "loop", image, disk], check=True)
+    assert generation(disk / "run") == {"2"}
+
+
+@needs_root
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv")
+def test_f08_a_read_only_folder_is_refused_before_any_work(shop: Path, files: Callable[[Path], dict[str, str]]) -> None:
+    (shop / "no-ssl").mkdir()
+    before = files(shop)
+    (shop / "no-ssl").chmod(0o555)
+    plain = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--inh-caps", "-all"]
+    command = [*plain, *COMMAND, "train", "--no-ssl", "--epochs", "1000", "--patience", "1000"]
+    start = time.monotonic()
+    refused = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 5, refused.stderr
+    assert "Permission denied" in refused.stderr
+    assert "epoch" not in refused.stderr, "nothing was trained"
+    assert time.monotonic() - start < 30
+    (shop / "no-ssl").chmod(0o755)
+    assert files(shop) == before
+
+
+def test_f13_f14_a_second_process_is_turned_away_at_once_and_a_dead_one_is_not_waited_for(
+    shop: Path, call: Callable[..., Any]
+) -> None:
+    hold = "import sys, time; from pathlib import Path; from stages import publish; l = publish.lock(Path('run'))\n"
+    program = [sys.executable, "-c", f"{hold}print('held', flush=True); time.sleep(60)"]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        start = time.monotonic()
+        refused = call("compute-popularity", "--force")
+        assert time.monotonic() - start < 1
+        assert refused.returncode == 75
+        assert f"in use by process {holder.pid} on {socket.gethostname()}" in refused.said
+        holder.kill()
+    assert call("compute-popularity", "--force").returncode == 0
+
+
+@pytest.mark.parametrize("change", ["append", "replace", "remove and make"])
+def test_f16_a_table_that_changes_during_the_run_publishes_nothing(
+    shop: Path, files: Callable[[Path], dict[str, str]], change: str
+) -> None:
+    log, before = shop.parent / "log.parquet", files(shop)
+
+    def prepare() -> None:
+        sources = {"interactions": log}
+        with Job(shop, "prepare", {"seed": 9}, writes=("train.parquet",), sources=sources) as job:
+            with job.open("train.parquet") as file:
+                file.write(b"of the table as it was")
+            if change == "append":
+                with log.open("ab") as table:
+                    table.write(b"more")
+                return
+            if change == "remove and make":
+                log.unlink()
+            log.with_name("other").write_bytes(b"other")
+            log.with_name("other").replace(log)
+
+    with pytest.raises(ArtifactError, match=r"CHANGED: interactions\[0\]: changed while prepare was at work"):
+        prepare()
+    assert files(shop) == before
+
+
+def test_f16_an_artifact_that_changes_during_the_run_publishes_nothing(
+    shop: Path, files: Callable[[Path], dict[str, str]]
+) -> None:
+    before = files(shop)
+
+    def count() -> None:
+        with Job(shop, "compute-popularity", {}, reads=("train.parquet",), writes=("popularity.parquet",)) as job:
+            with job.open("popularity.parquet") as file:
+                file.write(b"of the log as it was")
+            with (shop / "train.parquet").open("rb+") as table:
+                table.write(b"x")
+
+    with pytest.raises(ArtifactError, match=r"CHANGED: train\.parquet: changed while compute-popularity was at work"):
+        count()
+    assert {name for name, digest in files(shop).items() if before[name] != digest} == {"train.parquet"}
