@@ -1,0 +1,64 @@
+"""What it costs that nothing is lost: the seconds that a run spends on hashes, syncs, set-aside files and checkpoints.
+
+    python benchmarks/overhead.py run --config data/debian/ssl-recall.toml --run runs/overhead
+
+Takes a command of ssl-recall, runs it in this process, and prints the share of its time, by what it was spent on.
+"""
+
+import functools
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from stages import checkpoints, cli, generations, publish
+
+spent: Counter[str] = Counter()
+calls: Counter[str] = Counter()
+depth = 0
+
+
+def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Count a function's seconds, those of others that it calls among them and once."""
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **named: Any) -> Any:
+        global depth
+        depth += 1
+        start = time.perf_counter()
+        try:
+            return function(*arguments, **named)
+        finally:
+            depth -= 1
+            if not depth:
+                spent[name] += time.perf_counter() - start
+                calls[name] += 1
+
+    return call
+
+
+def main() -> None:
+    """Run the command and print."""
+    for module, names in (
+        (publish, ("sha256", "sync", "sync_folder", "move_into_place", "sweep")),
+        (generations, ("set_aside", "settle", "forget")),
+    ):
+        for name in names:
+            setattr(module, name, timed(name, getattr(module, name)))
+    checkpoints.Keeper.save = timed("checkpoint", checkpoints.Keeper.save)  # type: ignore[method-assign]
+    start = time.perf_counter()
+    try:
+        cli.main()
+    except SystemExit as stop:
+        if stop.code:
+            raise
+    whole = time.perf_counter() - start
+    for name, seconds in spent.most_common():
+        print(f"{name:<16} {calls[name]:>6} {seconds:8.3f} s {seconds / whole:8.3%}")
+    print(f"{'all of it':<16} {'':>6} {spent.total():8.3f} s {spent.total() / whole:8.3%} of {whole:.1f} s")
+
+
+if __name__ == "__main__":
+    sys.argv[0] = "ssl-recall"
+    main()
