@@ -149,11 +149,11 @@ def test_f19_a_second_signal_stops_at_once_and_the_last_checkpoint_is_whole(shop
     assert ended(shop) == expected
 
 
-def _train() -> None:
+def _train(*flags: str) -> None:
     """Train in a process of its own; what it says goes nowhere."""
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
-    sys.argv = ["ssl-recall", "train", *EVERY]
+    sys.argv = ["ssl-recall", "train", *flags]
     main()
 
 
@@ -181,7 +181,7 @@ def test_f21_killed_at_any_of_50_moments_it_ends_with_the_same_bytes(
         folder = tmp_path / str(number)
         shutil.copytree(views, folder)
         monkeypatch.chdir(folder)
-        process = ready.Process(target=_train)
+        process = ready.Process(target=_train, args=EVERY)
         process.start()
         waited(lambda run=folder / "run", child=process: (run / FOLDER).exists() or not child.is_alive())
         begun = time.monotonic()
