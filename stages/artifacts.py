@@ -370,8 +370,8 @@ class Job:
         old = [
             name for name in self._staged if before and manifest.output_of(before, name) and (self.run / name).is_file()
         ]
-        generations.set_aside(self.run, old)
         try:
+            generations.set_aside(self.run, old)
             for name, temporary in self._staged.items():
                 publish.move_into_place(temporary, self.run / name)
             manifest.record(self.run, self.manifest, self.stage, self.settings, self.inputs, outputs)

@@ -156,15 +156,11 @@ def test_clean_refuses_a_folder_that_is_no_run_folder(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be another user")
 def test_f08_a_folder_that_takes_no_file_is_exit_5_before_any_work(trained: Path) -> None:
     trained.joinpath("model").chmod(0o555)
-    script = (
-        "import stages.train as t, stages.fitting\n"
-        "def never(*_, **__): raise AssertionError('it began to work')\n"
-        "stages.models.tables = stages.models.log_from = never\n"
-        "from stages.cli import main; main()"
-    )
+    script = "from stages.cli import main; main()"
     command = ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override"]
     done = subprocess.run(
         [*command, sys.executable, "-c", script, "train", "--force"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 5, done.stderr
     assert "model" in done.stderr
+    assert "epoch 0" not in done.stderr, "it trained first"

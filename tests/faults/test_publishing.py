@@ -147,3 +147,29 @@ def test_f44_a_manifest_that_names_files_elsewhere_is_refused(tmp_path: Path, na
     (tmp_path / "manifest.json").write_bytes(manifest.sealed(told))
     with pytest.raises(ArtifactError, match="BAD_MANIFEST"):
         seen(tmp_path)
+
+
+@strace
+@pytest.mark.parametrize("when", [1, 3, 4, 6, 7, 9, 10])
+def test_f06_a_disk_that_does_not_keep_what_it_took_leaves_the_previous_generation(tmp_path: Path, when: int) -> None:
+    assert published(tmp_path, "old").returncode == 0
+    done = published(tmp_path, "new", "", *injected("fsync", "error=EIO", when))
+    assert "OSError: [Errno 5]" in done.stderr
+    assert (seen(tmp_path), left(tmp_path)) == ("old", set())
+
+
+def test_f13_f14_a_second_command_is_told_who_holds_the_lock_which_a_killed_one_gives_back(tmp_path: Path) -> None:
+    hold = "import sys, time; from pathlib import Path; from stages import publish\n"
+    hold += "lock = publish.lock(Path(sys.argv[1]))\n"
+    hold += "print('ready', flush=True); time.sleep(60)"
+    assert published(tmp_path, "old").returncode == 0
+    command = [sys.executable, "-c", "from stages.cli import main; main()", "clean", "--run", str(tmp_path)]
+    with subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], stdout=subprocess.PIPE) as holder:
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == b"ready\n"
+            refused = subprocess.run(command, capture_output=True, text=True, check=False)
+        finally:
+            holder.kill()
+    assert (refused.returncode, f"in use by process {holder.pid} on " in refused.stderr) == (75, True)
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
