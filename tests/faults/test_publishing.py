@@ -85,12 +85,14 @@ def test_f15_who_reads_while_others_publish_sees_one_generation_every_time(tmp_p
             until = time.monotonic() + 60
             while seen(tmp_path) == "0":
                 assert time.monotonic() < until
-            marks = [int(seen(tmp_path)) for _ in range(300)]
+            marks: list[int] = []
+            while len(marks) < 300 or len(set(marks)) <= 10:  # on a busy machine more reads, until enough is published
+                assert time.monotonic() < until
+                marks.append(int(seen(tmp_path)))
             assert writer.poll() is None
         finally:
             writer.kill()
     assert marks == sorted(marks)
-    assert len(set(marks)) > 10, "else nobody published meanwhile"
 
 
 def test_f16_an_input_that_changes_during_the_run_publishes_nothing(tmp_path: Path) -> None:
