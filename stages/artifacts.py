@@ -89,7 +89,7 @@ class Job:
         self.run, self.stage, self.settings = run, stage, manifest.plain_settings(settings)
         self.reads, self.optional, self.writes = tuple(reads), tuple(optional), tuple(writes)
         self.sources, self.force = dict(sources or {}), force
-        self.flags = _flags(run, settings.get("config"))
+        self.flags = flags_of(run, settings.get("config"))
         self.inputs: dict[str, str] = {}
         self.manifest: manifest.Manifest = {"stages": {}}
         self.up_to_date = False
@@ -112,10 +112,12 @@ class Job:
         if self.reads and not self.run.exists():  # a mistyped --run is refused, not made
             self._stale()
         self._new = not self.run.exists()
+        ours = any((self.run / name).exists() for name in (publish.LOCK, manifest.NAME))
         self.run.mkdir(parents=True, exist_ok=True)
         self._lock = publish.lock(self.run)
         try:
-            publish.sweep(self.run)
+            if ours:  # a folder of somebody else's is not tidied
+                publish.sweep(self.run)
             self._settle()
             reason = self._stale()
             self.up_to_date = reason is None and not self.force
@@ -223,14 +225,14 @@ class Job:
         """Count a table's rows, from its footer."""
         import pyarrow.parquet as pq
 
-        with self.path(name).open("rb") as file:
+        with self.path(name).open("rb") as file, self._readable(name):
             return int(pq.ParquetFile(file).metadata.num_rows)
 
     def has_column(self, name: str, column: str) -> bool:
         """Tell whether a table has a column, from its footer."""
         import pyarrow.parquet as pq
 
-        with self.path(name).open("rb") as file:
+        with self.path(name).open("rb") as file, self._readable(name):
             return column in pq.ParquetFile(file).schema_arrow.names
 
     def need(self, name: str, columns: Sequence[str]) -> None:
@@ -287,8 +289,10 @@ class Job:
 
         try:
             yield
-        except pl.exceptions.PolarsError as error:
-            text = f"{self.run / name}: is no table ({str(error).splitlines()[0]})"
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError, OSError) as error:
+            if isinstance(error, OSError) and error.errno:  # the disk's own; pyarrow's about content has no number
+                raise
+            text = f"{self.run / name}: is no table ({(str(error).splitlines() or [''])[0]})"
             raise ArtifactError(f"{text}; run: {contract.command_for(name)}{self.flags} --force", "CORRUPT") from None
 
     def _settle(self) -> None:
@@ -299,10 +303,7 @@ class Job:
     def _probe(self) -> None:
         """Refuse at once a folder that takes no file. Raises OSError."""
         for folder in sorted({(self.run / name).parent for name in self.writes}):
-            folder.mkdir(parents=True, exist_ok=True)
-            temporary = publish.temporary_for(folder / "probe")
-            temporary.touch()
-            temporary.unlink()
+            publish.probe(folder)
 
     def _stale(self) -> str | None:
         self.manifest = self._read_manifest()
@@ -369,8 +370,8 @@ class Job:
         old = [
             name for name in self._staged if before and manifest.output_of(before, name) and (self.run / name).is_file()
         ]
-        generations.set_aside(self.run, old)
         try:
+            generations.set_aside(self.run, old)
             for name, temporary in self._staged.items():
                 publish.move_into_place(temporary, self.run / name)
             manifest.record(self.run, self.manifest, self.stage, self.settings, self.inputs, outputs)
@@ -415,7 +416,7 @@ def reading(run: Path, reads: Sequence[str], config: Path | None = None) -> Iter
         job.release()
 
 
-def _flags(run: Path, config: object) -> str:
+def flags_of(run: Path, config: object) -> str:
     """Give the flags that a command named in a message needs, to do what the one that speaks would do."""
     named = config is not None and config != config_file.DEFAULT
     return (f" --config {config}" if named else "") + f" --run {run}"

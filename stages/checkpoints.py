@@ -161,6 +161,15 @@ class DamagedError(Exception):
     """A file is no checkpoint, or not the one that its name says."""
 
 
+def led_to(path: Path, entry: Mapping[str, Any]) -> bool:
+    """Tell whether a checkpoint is whole and of the very training that a manifest's entry published."""
+    try:
+        about = _read(path)[1]["about"]
+    except DamagedError:
+        return False
+    return bool(about == _about(entry["version"], entry["settings"], entry["inputs"]))
+
+
 def _read(path: Path) -> tuple[dict[str, "torch.Tensor"], dict[str, Any]]:
     """Read a checkpoint: its tensors, and what is told of them. Raises DamagedError."""
     from safetensors import SafetensorError, safe_open

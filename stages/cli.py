@@ -26,6 +26,7 @@ STAGES = (
     "ablate",
     "run",
     "status",
+    "clean",
 )
 
 STOPPED = 130

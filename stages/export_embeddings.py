@@ -62,6 +62,7 @@ def export_embeddings(
     if items is not None:
         target = output or run / f"{folder}new_item_embeddings.parquet"
         _refuse_to_overwrite(target, items, run)
+        publish.probe(target.parent)
         with artifacts.reading(run, reads, config) as job:
             _export_new(job, folder, items, target, device, threads)
         return

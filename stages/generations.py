@@ -42,17 +42,21 @@ def settle(run: Path, told: manifest.Manifest) -> None:
 
 
 def forget(run: Path) -> None:
-    """Remove what stands aside."""
-    if not (run / FOLDER).is_symlink():
-        with contextlib.suppress(FileNotFoundError):
+    """Remove what stands aside; a link goes, and what it points to stays."""
+    with contextlib.suppress(FileNotFoundError):
+        if (run / FOLDER).is_symlink():
+            (run / FOLDER).unlink()
+        else:
             shutil.rmtree(run / FOLDER)
 
 
 def _found(run: Path) -> Iterator[Path]:
+    """List the regular files that stand aside: nothing else is ours, and a pipe would be waited for."""
     if (run / FOLDER).is_symlink():
         return
     for folder, _, files in os.walk(run / FOLDER):
-        yield from (Path(folder) / file for file in files)
+        paths = (Path(folder) / file for file in files)
+        yield from (path for path in paths if path.is_file() and not path.is_symlink())
 
 
 def _same(path: Path, place: Path) -> bool:

@@ -3,7 +3,7 @@
 import json
 from typing import TYPE_CHECKING, Any
 
-from . import artifacts
+from . import artifacts, contract
 from .errors import ArtifactError, SettingsError
 
 if TYPE_CHECKING:
@@ -156,9 +156,12 @@ def load(
         weights = from_bytes(job.path(f"{folder}model/weights.safetensors").read_bytes())
         weights |= dict.fromkeys(SHARED, weights["embeddings.weight"])
         model.load_state_dict(weights)
-    except (ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        line = str(error).splitlines()[0]
+    except (
+        ValueError, KeyError, TypeError, AttributeError, OverflowError, RuntimeError, SafetensorError
+    ) as error:  # fmt: skip
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        command = f"{contract.command_for(f'{folder}model/model.json')}{job.flags} --force"
         raise ArtifactError(
-            f"{job.run / folder}model: does not fit the tables ({line}); run: ssl-recall train --force", "MODEL"
+            f"{job.run / folder / 'model'}: does not fit the tables ({line}); run: {command}", "MODEL"
         ) from None
     return model, about["shape"]

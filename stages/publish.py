@@ -87,12 +87,9 @@ def lock(folder: Path) -> IO[str]:
     return file
 
 
-def sweep(folder: Path) -> list[Path]:
-    """Remove what a killed process left half written, in the folders that are ours; call it under the lock.
-
-    Follows no link. Gives what it removed.
-    """
-    removed = []
+def temporaries(folder: Path) -> list[Path]:
+    """List what is half written in the folders that are ours; follows no link."""
+    found = []
     for below in FOLDERS:
         inside = folder / below
         if (
@@ -100,11 +97,22 @@ def sweep(folder: Path) -> list[Path]:
             or not inside.is_dir()
         ):
             continue
-        for path in inside.iterdir():
-            if TEMPORARY.match(path.name):
-                path.unlink(missing_ok=True)
-                removed.append(path)
-    return removed
+        found += [p for p in inside.iterdir() if TEMPORARY.match(p.name) and (p.is_symlink() or not p.is_dir())]
+    return found
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed process left half written; call it under the lock."""
+    for path in temporaries(folder):
+        path.unlink(missing_ok=True)
+
+
+def probe(folder: Path) -> None:
+    """Refuse at once a folder that takes no file, or is not there and cannot be made. Raises OSError."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    temporary = temporary_for(there / "probe")
+    temporary.touch()
+    temporary.unlink()
 
 
 def held(path: Path) -> int:

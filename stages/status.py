@@ -1,12 +1,14 @@
 """Show what `ssl-recall run` would do, and why, without doing it."""
 
 import json
+import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from . import artifacts, console
-from .errors import StageError
+from . import artifacts, console, manifest
+from .errors import ArtifactError, StageError
 from .run import OPTIONAL, BaselineOption, optional_steps, steps_of
 
 
@@ -15,6 +17,9 @@ def status(
     run: artifacts.RunOption = artifacts.DEFAULT_RUN,
     config: artifacts.ConfigOption = None,
     baseline: BaselineOption = True,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Hash every file that the manifest names; exit 4 when one is not whole.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout in place of the table.")] = False,
 ) -> None:
     """Say of every stage whether it is up to date, and if not, why it would run.
@@ -22,6 +27,9 @@ def status(
     Reads manifest.json and the files it names; writes nothing. tune and ablate, where they were run in this folder, are
     looked at with the flags they had there; `run` leaves them alone.
     """
+    if verify:
+        _verify(run, config, as_json=as_json)
+        return
     with artifacts.planning() as plan:
         for step in steps_of(ctx, run, config, baseline=baseline):
             step()
@@ -37,3 +45,27 @@ def status(
     for stage, reason in plan.stages:
         title, prefix = (f"{stage} (optional)", "stale: ") if stage in OPTIONAL else (stage, "to run: ")
         console.out.print(f"{title:<30} {'up to date' if reason is None else prefix + reason}", soft_wrap=True)
+
+
+def _verify(run: Path, config: Path | None, *, as_json: bool) -> None:
+    """Say of every file of a run folder whether it is whole. Raises ArtifactError where one is not."""
+    told = manifest.read(run)
+    names = sorted(name for entry in told["stages"].values() for name in entry["outputs"])
+    if not names:
+        raise ArtifactError(f"{run}: no stage has been run there; run: ssl-recall run --run {run}", "MISSING")
+    problems = {name: _problem(run, told, name, artifacts.flags_of(run, config)) for name in names}
+    if as_json:
+        console.out.print(json.dumps([{"file": n, "problem": p} for n, p in problems.items()]), soft_wrap=True)
+    else:
+        for name, problem in problems.items():
+            console.out.print(f"{name:<40} {problem or 'whole'}", soft_wrap=True)
+    if bad := [name for name in names if problems[name]]:
+        raise ArtifactError(f"{run}: {len(bad)} of {len(names)} files are not what was written", "CORRUPT")
+
+
+def _problem(run: Path, told: manifest.Manifest, name: str, flags: str) -> str | None:
+    try:
+        os.close(manifest.verified(run, told, name, flags)[1])
+    except ArtifactError as error:
+        return None if error.rule == "STALE" else str(error)  # whole, though of other inputs than today's
+    return None

@@ -1,0 +1,154 @@
+"""Hostile run folders: links, pipes, foreign folders, and manifests that name what is not theirs."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages import artifacts, generations, manifest
+from stages.errors import ArtifactError
+
+NAMES = ("train.parquet", "validation.parquet", "test.parquet")
+PUBLISH = """
+import sys
+from pathlib import Path
+from stages.artifacts import Job
+names = ("train.parquet", "validation.parquet", "test.parquet")
+def publish(run, mark):
+    with Job(Path(run), "prepare", {"mark": mark}, writes=names) as job:
+        for name in names:
+            with job.open(name) as file:
+                file.write(f"{name} {mark}".encode())
+"""
+
+
+def published(run: Path, mark: str) -> "subprocess.CompletedProcess[str]":
+    """Publish three files in a process of its own."""
+    command = [sys.executable, "-c", f"{PUBLISH}\npublish(sys.argv[1], sys.argv[2])", str(run), mark]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def seen(run: Path) -> str:
+    """Give the mark that all three files have for a reader."""
+    with artifacts.reading(run, NAMES) as job:
+        marks = {job.path(name).read_text().split()[1] for name in NAMES}
+    assert len(marks) == 1, f"mixed: {marks}"
+    return marks.pop()
+
+
+def left(run: Path) -> set[str]:
+    return {path.name for path in run.iterdir()} - {*NAMES, "manifest.json", ".lock"}
+
+
+def test_f44_what_stands_aside_is_never_followed_out_of_the_run_folder(tmp_path: Path) -> None:
+    run, outside = tmp_path / "run", tmp_path / "outside"
+    outside.mkdir()
+    (outside / "train.parquet").write_text("precious")
+    assert published(run, "old").returncode == 0
+    (run / generations.FOLDER).symlink_to(outside)
+    assert published(run, "new").returncode == 0
+    assert [path.name for path in outside.iterdir()] == ["train.parquet"]
+    assert ((outside / "train.parquet").read_text(), seen(run), left(run)) == ("precious", "new", set())
+
+
+def test_f44_a_pipe_that_stands_aside_is_not_waited_for(tmp_path: Path) -> None:
+    assert published(tmp_path, "old").returncode == 0
+    (tmp_path / generations.FOLDER).mkdir()
+    os.mkfifo(tmp_path / generations.FOLDER / "train.parquet")
+    script = f"{PUBLISH}\npublish(sys.argv[1], 'new')"
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], timeout=30, check=True, capture_output=True)
+    assert left(tmp_path) == set()
+
+
+def test_f44_a_folder_that_is_no_run_folder_is_not_swept(tmp_path: Path) -> None:
+    theirs = tmp_path / ".theirs.1.tmp"
+    theirs.write_text("precious")
+    assert published(tmp_path, "first").returncode == 0
+    assert theirs.read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "model/../../x"])
+def test_f44_a_manifest_that_names_files_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
+    assert published(tmp_path, "old").returncode == 0
+    told = json.loads((tmp_path / "manifest.json").read_text())
+    told["stages"]["prepare"]["outputs"][name] = {"sha256": "0" * 64, "size": 1}
+    (tmp_path / "manifest.json").write_bytes(manifest.sealed(told))
+    with pytest.raises(ArtifactError, match="BAD_MANIFEST"):
+        seen(tmp_path)
+
+
+def sealed(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change a manifest, and seal it again."""
+    told = manifest.read(run)
+    change(told)
+    (run / manifest.NAME).write_bytes(manifest.sealed(told))
+
+
+def test_f44_artifacts_that_were_made_from_each_other_are_followed_once(shop: Path, call: Callable[..., Any]) -> None:
+    def circle(told: dict[str, Any]) -> None:
+        counted = told["stages"]["compute-popularity"]["outputs"]["popularity.parquet"]
+        told["stages"]["prepare"]["inputs"]["popularity.parquet"] = counted["sha256"]
+
+    sealed(shop, circle)
+    assert call("compute-mi", "--force").returncode in (0, 4)
+    assert "Traceback" not in call("status", "--run", "run").said
+
+
+def test_f44_a_manifest_of_a_hundred_thousand_brackets_is_exit_4(shop: Path, call: Callable[..., Any]) -> None:
+    (shop / manifest.NAME).write_bytes(b"[" * 100_000)
+    refused = call("compute-popularity")
+    assert refused.returncode == 4
+    assert "BAD_MANIFEST" in refused.said
+
+
+@pytest.mark.parametrize("release", ["9.9.9", "99", "0.2.1+later"])
+def test_f18_what_a_later_version_wrote_asks_for_an_upgrade(
+    shop: Path, call: Callable[..., Any], files: Callable[[Path], dict[str, str]], release: str
+) -> None:
+    sealed(shop, lambda told: told["stages"]["prepare"].update(version=release))
+    before = files(shop)
+    for command in (["compute-popularity"], ["prepare", "--force"], ["run"]):
+        refused = call(*command)
+        assert refused.returncode == 4, refused.said
+        assert f"NEWER: run/manifest.json: prepare was run by version {release}" in refused.said
+        assert "upgrade ssl-recall" in refused.said
+    assert files(shop) == before
+
+
+def test_f18_what_an_older_schema_tells_is_stale_and_is_made_again(shop: Path, call: Callable[..., Any]) -> None:
+    sealed(shop, lambda told: told.update(schema=1))
+    refused = call("compute-popularity")
+    assert refused.returncode == 4
+    assert "STALE: run/train.parquet: schema was 1, now 2; run: ssl-recall prepare" in refused.said
+    assert "to run: schema was 1, now 2" in call("status").said
+    again = call("prepare")
+    assert again.returncode == 0
+    assert "runs again: schema was 1, now 2" in again.said
+    assert call("compute-popularity").returncode == 0
+
+
+def test_f18_a_setting_that_changes_is_named(shop: Path, call: Callable[..., Any]) -> None:
+    assert "runs again: unseen_count was 0.01, now 0.5" in call("compute-popularity", "--unseen-count", "0.5").said
+
+
+def test_f17_content_counts_and_neither_time_nor_place(shop: Path, call: Callable[..., Any]) -> None:
+    log = shop.parent / "log.parquet"
+    times = log.stat()
+    os.utime(log)
+    assert "up to date" in call("prepare").said
+    copy = shop.with_name("copy")
+    shutil.copytree(shop, copy)
+    shop.rename(shop.with_name("renamed"))
+    for run in ("copy", "renamed"):
+        assert "up to date" in call("prepare", "--run", run).said
+    content = bytearray(log.read_bytes())
+    content[len(content) // 2] ^= 1
+    log.write_bytes(content)
+    os.utime(log, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert "to run: interactions[0] changed" in call("status", "--run", "copy").said
