@@ -88,7 +88,7 @@ def clean(values: pl.Series, column: Column) -> pl.Series:
                 raise ValueError(f"is of type {values.dtype}, which is no text; exclude it")
             if values.dtype.is_nested():
                 raise ValueError(f"is of type {values.dtype}; call it multi-valued or exclude it")
-            return values.cast(pl.String)
+            return _finite(values, column).cast(pl.String)
 
 
 def first_values(lists: pl.Series, size: int) -> tuple[pl.Series, int]:

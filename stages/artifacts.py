@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 100  # of a reader, while others publish
 DEFAULT_RUN = Path("runs/default")
-RunOption = Annotated[Path, typer.Option("--run", help="Run folder: everything is read from and written to it.")]
+RunOption = Annotated[
+    Path,
+    typer.Option(
+        "--run", help="Run folder: everything is read from and written to it.", callback=config_file.own_folder
+    ),
+]
 ConfigOption = Annotated[
     Path | None,
     typer.Option(

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from . import feature_columns, tables
+from . import feature_columns, limits, tables
 from .errors import InputError, SettingsError
 from .feature_columns import CODE
 
@@ -114,6 +114,9 @@ def _side(table: tables.Table, side: str, settings: dict[str, Any]) -> Side:
     problems = tables.Problems(f"--{tables.SIDES[side]} {table.path}")
     if not tables.need_column(table.schema, id_name, f"--{side}-id", problems):
         problems.stop_if_any()
+    if text := table.too_large(id_name):
+        problems.add("LIMIT", f"{id_name} {text}")
+        problems.stop_if_any()
     ids = table.column(id_name)
     tables.check_ids(ids, f"--{side}-id", problems, unique=True)
     defaults = Column("", Kind.CATEGORICAL, settings["min_count"], settings["max_values"], settings["buckets"])
@@ -121,10 +124,16 @@ def _side(table: tables.Table, side: str, settings: dict[str, Any]) -> Side:
     order = None if ids.is_sorted() else ids.arg_sort()
     features = []
     for column in columns:
+        if text := table.too_large(column.name):
+            problems.add("LIMIT", f"column {column.name!r} {text}, or exclude it")
+            continue
         values = feature_columns.cleaned(table.column(column.name), column, problems)  # names the user's rows
         if values is None:
             continue
         words = vocabulary(column.name, values, column)
+        if text := limits.too_many(words.height, table.limits):
+            problems.add("LIMIT", f"column {column.name!r} {text}; or give it a min_count, or exclude it")
+            continue
         codes = encode(values, column.kind, words)
         width = getattr(values.dtype, "size", 0) if column.kind is Kind.DENSE else 0
         features.append(Feature(column, words, codes if order is None else codes[order], width))

@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 import traceback
+from typing import Any
 
 import typer
 
@@ -50,18 +51,22 @@ def main() -> None:
         sys.argv.remove("--debug")
     signal.signal(signal.SIGTERM, signals.interrupt)
     try:
-        app()
-    except SystemExit as stop:
-        if stop.code == STOPPED:  # typer's, for a Ctrl-C
-            console.line("ssl-recall: stopped; nothing of this stage was written", style="red")
+        code = app(standalone_mode=False)
+        line = "stopped; nothing of this stage was written" if code == STOPPED else ""  # typer's, for a Ctrl-C
+    except SystemExit:
         raise
-    except (Exception, KeyboardInterrupt, signals.Terminated) as error:
+    except BaseException as error:
         if debug:
-            traceback.print_exc()
+            _say(traceback.format_exc())
         code, line = _outcome(error)
-        for part in f"ssl-recall: {line}".splitlines():
-            console.line(part, style="red")
-        sys.exit(code)
+    if line:
+        _say(f"ssl-recall: {line}")
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say(text: str) -> None:
+    for part in text.splitlines():
+        console.line(part, style="red")
 
 
 def _outcome(error: BaseException) -> tuple[int, str]:
@@ -75,6 +80,8 @@ def _outcome(error: BaseException) -> tuple[int, str]:
             return 128 + signal.SIGTERM, "terminated; nothing of this stage was written"
         case OSError() | MemoryError():
             return 5, f"{_os_rule(error)}: {str(error) or 'out of memory'}"
+        case _ if hasattr(error, "format_message"):  # typer's, of a flag or a command
+            return 2, _of_usage(error)
     first = (str(error).splitlines() or [""])[0]
     if isinstance(error, RuntimeError) and ("allocate memory" in str(error) or "out of memory" in str(error)):
         return 5, f"OUT_OF_MEMORY: {first}; take smaller batches or widths"
@@ -83,6 +90,14 @@ def _outcome(error: BaseException) -> tuple[int, str]:
     ):  # polars writes files itself and keeps the number in the text
         return 5, f"{_os_rule(OSError(int(written[1]), ''))}: {first}"
     return 70, f"BUG: {type(error).__name__}: {first}; run again with --debug and report it"
+
+
+def _of_usage(error: Any) -> str:
+    """Write what typer says of a flag in one line; without any argument it says the help."""
+    text, ctx = str(error.format_message()), getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return f"USAGE: no command given\n{text}"
+    return f"USAGE: {text.strip()}" + (f"; see: {ctx.command_path} --help" if ctx else "")
 
 
 def _os_rule(error: BaseException) -> str:

@@ -130,13 +130,21 @@ def _warn_of_useless(matrix: "pl.DataFrame") -> None:
     """Warn of features that are constant, and of pairs that say the same."""
     import polars as pl
 
-    for name in matrix.filter(pl.col("feature_a") == pl.col("feature_b"), pl.col("entropy_a") <= 0)["feature_a"]:
-        console.warn(f"feature {name} has one value in the whole catalogue: it says nothing")
+    constant = matrix.filter(pl.col("feature_a") == pl.col("feature_b"), pl.col("entropy_a") <= 0)["feature_a"]
+    _warn_of_some([f"feature {name} has one value in the whole catalogue: it says nothing" for name in constant])
     same = pl.col("mi") >= pl.max_horizontal("entropy_a", "entropy_b") - 1e-9
     above_chance = pl.col("mi_normalised") > 0  # two columns of unique values are no twins
     twins = matrix.filter(pl.col("feature_a") < pl.col("feature_b"), same, above_chance)
-    for a, b in twins.select("feature_a", "feature_b").rows():
-        console.warn(f"features {a} and {b} say the same: each determines the other")
+    pairs = twins.select("feature_a", "feature_b").rows()
+    _warn_of_some([f"features {a} and {b} say the same: each determines the other" for a, b in pairs])
+
+
+def _warn_of_some(warnings: list[str]) -> None:
+    """Print the first `LISTED` warnings of a kind, and how many more there are."""
+    for warning in warnings[:LISTED]:
+        console.warn(warning)
+    if len(warnings) > LISTED:
+        console.warn(f"and {len(warnings) - LISTED:,} more such; mutual_information.parquet holds every pair")
 
 
 def _heat_table(matrix: "pl.DataFrame") -> "Table":
@@ -152,7 +160,7 @@ def _heat_table(matrix: "pl.DataFrame") -> "Table":
         table.add_column(str(number + 1), justify="right", no_wrap=True)
     for row, name in enumerate(features):
         cells = [_cell(value) if row != column else Text("·", style="dim") for column, value in enumerate(values[row])]
-        table.add_row(Text(f"{row + 1:>2} {name}"), *cells)
+        table.add_row(Text(f"{row + 1:>2} {console.printable(name)}"), *cells)
     return table
 
 
@@ -166,7 +174,7 @@ def _strongest(matrix: "pl.DataFrame") -> "Table":
     strongest = pairs.sort("mi_normalised", "feature_a", "feature_b", descending=[True, False, False]).head(LISTED)
     table = Table(box=None, show_header=False)
     for a, b, value in strongest.select("feature_a", "feature_b", "mi_normalised").rows():
-        table.add_row(Text(a), Text(b), _cell(value))
+        table.add_row(Text(console.printable(a)), Text(console.printable(b)), _cell(value))
     return table
 
 

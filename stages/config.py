@@ -13,6 +13,7 @@ from .errors import SettingsError
 DEFAULT = Path("ssl-recall.toml")
 ARM_STAGES = ("build-views", "train")  # whose settings an arm, [ablate.arms.NAME], may change
 ARM_NAME = re.compile("[a-z0-9][a-z0-9-]*")
+OWN = ("manifest.json", ".lock")  # what tells a run folder
 OF_ABLATE = {"run", "config", "force", "seed", "threads"}  # but not these, which ablate and tune give to all arms
 
 
@@ -22,20 +23,28 @@ def load(ctx: typer.Context, path: Path | None) -> Path | None:
         if not DEFAULT.exists():
             return None
         path = DEFAULT
-    settings = {name.replace("-", "_"): value for name, value in read(path).items()}
+    found = read(path)
+    settings = {name.replace("-", "_"): value for name, value in found.items()}
+    if len(settings) < len(found):
+        twice = sorted(name for name in found if "-" in name and name.replace("-", "_") in found)
+        raise SettingsError(f"{path}: [{twice[0]}] and [{twice[0].replace('-', '_')}] are one table", "TWICE")
+    _check_run(path, settings.get("run"))
     commands = _commands(ctx)
     tables = {name for name, value in settings.items() if isinstance(value, dict)}
     for name in sorted(tables):
         if name.replace("_", "-") not in commands:
             raise SettingsError(f"{path}: [{name}] is no stage" + nearest(name, commands), "UNKNOWN_TABLE")
-        parameters = {str(parameter.name) for parameter in commands[name.replace("_", "-")].params}
-        for key in settings[name]:
+        parameters = {str(parameter.name): parameter for parameter in commands[name.replace("_", "-")].params}
+        for key, value in settings[name].items():
             if (name, key) == ("ablate", "arms"):
-                _check_arms(path, settings[name][key], commands)
+                _check_arms(path, value, commands)
             elif key not in parameters:
                 raise SettingsError(
                     f"{path}: [{name}] has no setting {key!r}" + nearest(key, parameters), "UNKNOWN_KEY"
                 )
+            else:
+                _check_type(f"{path}: [{name}] {key}", value, parameters[key])
+                _check_run(path, value if key == "run" else None)
     unknown = settings.keys() - tables - {"run"}
     if unknown:
         key = min(unknown)
@@ -56,15 +65,54 @@ def arms(path: Path | None) -> dict[str, dict[str, Any]]:
 def _check_arms(path: Path, arms: Any, commands: dict[str, Any]) -> None:
     """Refuse an arm with a setting that neither build-views nor train has, or with one that all arms share."""
     stages = [commands[stage] for stage in ARM_STAGES if stage in commands]
-    parameters = {str(parameter.name) for stage in stages for parameter in stage.params} - OF_ABLATE
+    parameters = {str(parameter.name): parameter for stage in stages for parameter in stage.params}
     for name, changed in arms.items() if isinstance(arms, dict) else [("arms", arms)]:
         if not isinstance(changed, dict) or not ARM_NAME.fullmatch(name):
             text = f"{path}: [ablate.arms] {name} is no arm; write [ablate.arms.NAME], NAME of a-z, 0-9 and -"
             raise SettingsError(text, "BAD_ARM")
-        for key in changed:
-            if key not in parameters:
-                text = f"{path}: [ablate.arms.{name}] has no setting {key!r}" + nearest(key, parameters)
+        for key, value in changed.items():
+            if key not in parameters or key in OF_ABLATE:
+                known = parameters.keys() - OF_ABLATE
+                text = f"{path}: [ablate.arms.{name}] has no setting {key!r}" + nearest(key, known)
                 raise SettingsError(text, "UNKNOWN_KEY")
+            _check_type(f"{path}: [ablate.arms.{name}] {key}", value, parameters[key])
+
+
+def _check_type(where: str, value: Any, parameter: Any) -> None:
+    """Refuse what a flag would take for something else: true for the number 1, 1 for true, and numbers past 64 bits."""
+    flag = parameter.opts[0]
+    for one in value if isinstance(value, list) else [value]:
+        if isinstance(one, bool) != parameter.is_flag and isinstance(one, int):
+            kind = "true or false" if parameter.is_flag else "something else"
+            raise SettingsError(f"{where} = {str(one).lower()[:40]}: {flag} takes {kind}", "BAD_TYPE")
+        if isinstance(one, int) and abs(one) >= 2**63:
+            raise SettingsError(f"{where} = {str(one)[:40]}..: {flag} takes at most 64 bits", "BAD_TYPE")
+
+
+def _check_run(path: Path, run: Any) -> None:
+    """Hold the name of a run, which a file that came from elsewhere may carry, to one that does not climb out."""
+    if isinstance(run, bool) or (isinstance(run, str) and (".." in Path(run).parts or "\0" in run)):
+        raise SettingsError(f"{path}: run = {run!r} leads out of this folder; say so with --run if you mean it", "RUN")
+
+
+def own_folder(path: Path) -> Path:
+    """Let a run folder be new, empty, or one that we wrote (a --run callback): others' files are not to be mixed in.
+
+    Links to folders inside it would be written through, and are refused, too.
+    """
+    if not path.is_dir():
+        return path
+    try:
+        inside = list(path.iterdir())
+    except PermissionError as error:
+        raise SettingsError(f"--run {path}: cannot be looked into ({error.strerror})", "RUN") from None
+    if inside and not any((path / name).is_file() or (path / name).is_symlink() for name in OWN):
+        such = ", ".join(sorted(p.name for p in inside)[:3])
+        raise SettingsError(f"--run {path}: is no run folder, it holds {such}; name a new one", "RUN")
+    for link in (p for folder in (path, path / "no-ssl") if folder.is_dir() for p in folder.iterdir()):
+        if link.is_symlink() and link.is_dir():
+            raise SettingsError(f"--run {path}: {link.name} is a link to another folder; remove it", "RUN")
+    return path
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -73,8 +121,10 @@ def read(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise SettingsError(f"{path}: no such file; write one with: ssl-recall init", "NO_CONFIG") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
+    except (ValueError, IsADirectoryError) as error:  # a number of thousands of digits is a ValueError
         raise SettingsError(f"{path}: {error}", "BAD_TOML") from None
+    except RecursionError:
+        raise SettingsError(f"{path}: is nested too deeply", "BAD_TOML") from None
 
 
 def _flag_value(value: object) -> object:

@@ -1,12 +1,14 @@
 """The two consoles: `out` for what was asked for, `err` for how the work goes."""
 
 import contextlib
+import re
 import sys
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+SECRET = re.compile(r"(\w:/{1,2})[^/\s@]*:[^/\s@]*@")  # of s3://user:password@host; a Path has one slash left
 WIDE = 120  # columns where the output is no terminal: a file, a pipe, CI
 
 out = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else WIDE)
@@ -14,7 +16,8 @@ err = Console(stderr=True, highlight=False, markup=False, emoji=False, width=Non
 
 
 def printable(text: str) -> str:
-    """Show control characters as escapes: an item's title is not to steer the terminal."""
+    """Show control characters as escapes, for a title is not to steer the terminal, and leave a URL's password out."""
+    text = SECRET.sub(r"\1***@", text)
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

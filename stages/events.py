@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from . import sources, tables
+from . import instants, sources, tables
 from .errors import InputError, SettingsError
 
 if TYPE_CHECKING:
@@ -144,12 +144,12 @@ def _columns(
     wanted |= {name: settings[name] for name in ("timestamp", "weight") if settings[name] is not None}
     if settings["query_id"] == settings["item_id"]:
         raise SettingsError(f"--query-id and --item-id are one column, {settings['item_id']!r}", "SAME_COLUMN")
-    present = [
+    for name, column in wanted.items():
         tables.need_column(table.schema, column, f"--{name.replace('_', '-')}", problems)
-        for name, column in wanted.items()
-    ]
-    if not all(present):
-        problems.stop_if_any()
+    for column in wanted.values():
+        if column in table.schema and (text := table.too_large(column)):
+            problems.add("LIMIT", f"{column} {text}")
+    problems.stop_if_any()
     log = table.frame.select(table.at(column).alias(name) for name, column in wanted.items())
     if settings["min_weight"] is not None and "weight" not in wanted:
         raise SettingsError("--min-weight needs --weight, the column that holds it", "NO_WEIGHT")
@@ -161,9 +161,10 @@ def _columns(
             problems.stop_if_any()
         log = log.with_columns(pl.col("weight").cast(pl.Float64).fill_nan(None))  # float32 would round at the threshold
         if settings["min_weight"] is not None:
-            log = log.filter(pl.col("weight").is_null() | (pl.col("weight") >= settings["min_weight"]))
+            enough = pl.col("weight") >= settings["min_weight"]
+            log = log.filter(pl.col("weight").is_null() | enough | pl.col("weight").is_infinite())
         log = log.with_columns(pl.col("weight").cast(pl.Float32))
-    return tables.Table(table.path, log, log.collect_schema()), wanted
+    return table.on(log), wanted
 
 
 def _checked(log: tables.Table, titles: dict[str, str], settings: dict[str, Any], problems: tables.Problems) -> int:
@@ -172,17 +173,22 @@ def _checked(log: tables.Table, titles: dict[str, str], settings: dict[str, Any]
 
     may = [name for name in ("query_id", "item_id") if tables.may_name(log.schema[name])]
     doubts = [tables.is_no_id(name, log.schema[name]).any().alias(name) for name in may]
+    if "weight" in titles:
+        doubts.append(pl.col("weight").is_infinite().sum().alias("weight"))
     found = log.select(pl.len().alias("rows"), *doubts).row(0, named=True)
     if not found["rows"]:
         return 0
+    if found.get("weight"):
+        text = f"{titles['weight']} is infinite, or beyond float32, in {found['weight']:,} of {found['rows']:,} rows"
+        problems.add("WEIGHT", f"{text}; mend it, or make it null")
     if "timestamp" in titles:
         times = log.column("timestamp").alias(titles["timestamp"])
         missing = times.null_count()
         if settings["null_timestamp"] == NullTimestamp.REFUSE and 0 < missing < len(times):
             problems.add(
                 "TIME",
-                f"{times.name} is null in {missing:,} of {len(times):,} rows (others from {times.min()!s} to "
-                f"{times.max()!s}); mend it, or --null-timestamp quarantine",
+                f"{times.name} is null in {missing:,} of {len(times):,} rows (others {instants.span(times)}); "
+                "mend it, or --null-timestamp quarantine",
             )
     for name in ("query_id", "item_id"):
         if found.get(name, True):
@@ -190,7 +196,7 @@ def _checked(log: tables.Table, titles: dict[str, str], settings: dict[str, Any]
             counted = "the first is 0" if settings["min_weight"] is None else "counted from 0 at --min-weight or above"
             tables.check_ids(log.column(name).alias(titles[name]), flag, problems, unique=False, counted=counted)
     if "timestamp" in titles:
-        tables.check_times(times, problems)
+        instants.check(times, problems)
     return int(found["rows"])
 
 
@@ -231,7 +237,7 @@ def _numbered(log: tables.Table, ids: "pl.Series", side: str) -> tables.Table:
     name, dtype = f"{side}_id", ids.dtype if ids.dtype == log.schema[f"{side}_id"] else pl.Int64()
     rows = pl.LazyFrame({"key": ids.cast(dtype), f"{side}_index": pl.int_range(len(ids), dtype=pl.Int32, eager=True)})
     frame = log.frame.with_columns(pl.col(name).cast(dtype).alias("key")).join(rows, on="key", how="left").drop("key")
-    return tables.Table(log.path, frame, frame.collect_schema())
+    return log.on(frame)
 
 
 def _reason(schema: "pl.Schema", settings: dict[str, Any]) -> "pl.Expr":
@@ -286,7 +292,7 @@ def _limit_unknown(
     counts = reasons.drop_nulls().cast(pl.String).value_counts().sort("count", "reason", descending=[True, False])
     unknown = counts.filter(pl.col("reason").str.contains(" not in the "))
     share = int(unknown["count"].sum()) / len(reasons)
-    if not share or share <= most:
+    if share <= most and share < 1:
         return
     hint = f"; set the limit with --max-unknown-share (now {most:g})"
     if share == 1:

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from . import events, tables
+from . import events, instants, tables
 from .errors import SettingsError
 from .feature_columns import CODE, EXCLUDE
 
@@ -157,7 +157,7 @@ def _holds_times(values: "pl.Series") -> bool:
     if not (values.dtype.is_integer() and _words(values.name) & TIME_WORDS):
         return False
     middle = float(values.cast(pl.Float64).drop_nulls().median() or 0.0)  # type: ignore[arg-type]
-    return values.name.lower() in TIME_WORDS or any(3e8 * unit <= middle <= 5e9 * unit for unit in tables.UNITS)
+    return values.name.lower() in TIME_WORDS or any(3e8 * unit <= middle <= 5e9 * unit for unit in instants.UNITS)
 
 
 def batch_size(interactions: int) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import console, guesses, publish, tables
+from . import console, feature_columns, guesses, publish, tables
 from .errors import SettingsError
 
 if TYPE_CHECKING:
@@ -53,8 +53,11 @@ def init(
     """
     if output.exists() and not force:
         raise SettingsError(f"{output}: exists; give another --output, or --force to overwrite it", "EXISTS")
-    log, catalogue = tables.read(interactions, "--interactions"), tables.read(items, "--items")
-    asked = tables.read(queries, "--queries") if queries else None
+    log, large_log = tables.read(interactions, "--interactions")
+    catalogue, large = tables.read(items, "--items")
+    asked, large_asked = tables.read(queries, "--queries") if queries else (None, {})
+    for name, why in large_log.items():
+        console.warn(f"--interactions: column {name!r} is passed over: it {why}")
     found = guesses.of_tables(log, catalogue, asked)
     lines = [
         "# Settings of ssl-recall: one table a stage, the names of its flags. Guessed from your tables: check, then",
@@ -68,14 +71,14 @@ def init(
         *_columns(found, log),
         "",
         "[prepare.item_features]  # categorical, multi-valued, numeric, dense or exclude",
-        *_features(catalogue[[c for c in catalogue.columns if c != found.item_id]], guesses.of_column),
+        *_features(catalogue[[c for c in catalogue.columns if c != found.item_id]], guesses.of_column, large),
     ]
     if asked is not None and found.described >= DESCRIBED:
         guess = partial(guesses.of_queries_column, items=catalogue) if found.queries_are_items else guesses.of_column
         lines += [
             "",
             "[prepare.query_features]",
-            *_features(asked[[c for c in asked.columns if c != found.query_id]], guess),
+            *_features(asked[[c for c in asked.columns if c != found.query_id]], guess, large_asked),
         ]
     lines += _defaults(log.height, catalogue.height)
     with publish.replacing(output) as file:
@@ -127,11 +130,15 @@ def _without(ids: "pl.Series") -> str:
     return f"  # null in {missing:,} of {len(ids):,} rows: prepare refuses these, remove them" if missing else ""
 
 
-def _features(frame: "pl.DataFrame", guess: "Callable[[pl.Series], tuple[str, str]]") -> Iterator[str]:
-    """Give a line for each column: its kind, and what the guess rests on."""
+def _features(
+    frame: "pl.DataFrame", guess: "Callable[[pl.Series], tuple[str, str]]", large: dict[str, str]
+) -> Iterator[str]:
+    """Give a line for each column: its kind, and what the guess rests on; those too large to read are left out."""
     for values in frame:
         kind, why = guess(values)
         yield f"{_key(values.name)} = {_text(kind)}  # {console.printable(why)}"
+    for name, why in large.items():
+        yield f"{_key(name)} = {_text(feature_columns.EXCLUDE)}  # {console.printable(why)}"
 
 
 def _defaults(interactions: int, items: int) -> Iterator[str]:

@@ -19,7 +19,7 @@ def read(job: artifacts.Job, path: Path) -> "tuple[pl.Series, EncodedTable]":
     """
     import polars as pl
 
-    from ssl_recall.features import UNKNOWN, Kind, encoded_table
+    from ssl_recall.features import DEFAULT, UNKNOWN, Kind, encoded_table
     from ssl_recall.vocabularies import Column, encode
 
     settings = job.manifest["stages"]["prepare"]["settings"]
@@ -27,12 +27,16 @@ def read(job: artifacts.Job, path: Path) -> "tuple[pl.Series, EncodedTable]":
     words = job.read("vocabulary.parquet").partition_by("vocabulary", as_dict=True)
     nothing = job.read("vocabulary.parquet").clear()
     known = job.read("items.parquet", ["item_id"])["item_id"]
-    frame = _as_the_catalogue(tables.read(path, "--items", [settings["item_id"]]), path, settings["item_id"], known)
+    frame, large = tables.read(path, "--items", [settings["item_id"]])
+    frame = _as_the_catalogue(frame, path, settings["item_id"], known)
     problems = tables.Problems(f"--items {path}")
     named = {"item_id": settings["item_id"]}
     wanted = [named.get(name, name) for name in features["feature"]]
     for name in wanted:
-        tables.need_column(frame.columns, name, "a column named", problems)
+        if name in large:
+            problems.add("LIMIT", f"column {name!r} {large[name]}")
+        else:
+            tables.need_column(frame.columns, name, "a column named", problems)
     problems.stop_if_any()
     ids = frame[settings["item_id"]]
     tables.check_ids(ids, "--item-id", problems, unique=True)
@@ -65,10 +69,20 @@ def read(job: artifacts.Job, path: Path) -> "tuple[pl.Series, EncodedTable]":
         coded[column.name + feature_columns.CODE] = given
         unknown = int((given.explode() == UNKNOWN).sum()) if column.kind is not Kind.DENSE else 0
         if unknown:
-            console.warn(f"{path}: {unknown:,} values of {column.name} are not in the vocabulary; taken as unknown")
+            all_of_them = unknown == len(given.explode().drop_nulls()) - int((given.explode() == DEFAULT).sum())
+            hint = f"; that is all of them: are they written as in the catalogue? such as {_first(frame, column.name)}"
+            console.warn(
+                f"{path}: {unknown:,} values of {column.name} are not in the vocabulary; taken as unknown"
+                + (hint if all_of_them else "")
+            )
         if column.kind is Kind.DENSE:
             coded[column.name] = values[column.name]
     return ids, encoded_table(pl.DataFrame(coded), features)
+
+
+def _first(frame: "pl.DataFrame", name: str) -> list[object]:
+    """Give a column's first values, to show."""
+    return list(frame[name].drop_nulls().head(3).to_list())
 
 
 def _as_the_catalogue(frame: "pl.DataFrame", path: Path, id_name: str, known: "pl.Series") -> "pl.DataFrame":

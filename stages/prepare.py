@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import artifacts, catalogue, console, events, feature_columns, tables
+from . import artifacts, catalogue, console, events, feature_columns, limits, tables
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,6 +74,13 @@ def prepare(
     max_unknown_share: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Refuse when more interactions name unknown items or queries.")
     ] = 0.5,
+    max_value_bytes: Annotated[int, typer.Option(min=1, help="Refuse longer texts, ids among them.")] = (
+        limits.VALUE_BYTES
+    ),
+    max_list_length: Annotated[int, typer.Option(min=1, help="Refuse longer lists and wider vectors.")] = (
+        limits.LIST_LENGTH
+    ),
+    max_distinct: Annotated[int, typer.Option(min=1, help="Refuse features of more values.")] = limits.DISTINCT,
     seed: Annotated[
         int, typer.Option(min=0, max=2**62, help="Of the split where there is no time, and of --train-fraction.")
     ] = 1,
@@ -85,11 +92,13 @@ def prepare(
     interactions that were set aside, with the reason.
     """
     paths = {"interactions": interactions, "items": items} | ({"queries": queries} if queries else {})
-    settings = {name: value for name, value in locals().items() if name not in {*paths, "queries", "paths"}}
+    most = limits.Limits(max_value_bytes, max_list_length, max_distinct)  # these change no result
+    free = {"paths", "most", "max_value_bytes", "max_list_length", "max_distinct"}
+    settings = {name: value for name, value in locals().items() if name not in {*paths, "queries", *free, "free"}}
     with artifacts.Job(run, "prepare", settings, sources=paths, writes=WRITES, force=force) as job:
         if job.up_to_date:
             return
-        found = tables.scan_all(paths, {"query": query_id, "item": item_id})
+        found = tables.scan_all(paths, {"query": query_id, "item": item_id}, most)
         sides = catalogue.read(found, settings)
         log = events.read(found["interactions"], sides, settings)
         sizes, taken = _write_split(job, log, sides.items.ids, settings)

@@ -80,6 +80,11 @@ def _agree(settings: dict[str, dict[str, Any]]) -> None:
     """Refuse at once what a later stage would refuse after the work of the earlier ones."""
     if settings["train"]["history"] and settings["prepare"]["timestamp"] is None:
         raise SettingsError("[train] history needs to know what came before: give timestamp under [prepare]", "NO_TIME")
+    for name, use in (("validation_share", "to pick the best epoch by"), ("test_share", "to measure on")):
+        if not settings["prepare"][name]:
+            raise SettingsError(f"[prepare] {name} is 0: run needs interactions {use}; hold some out", "SHARES")
+    if settings["prepare"]["validation_share"] + settings["prepare"]["test_share"] >= 1:
+        raise SettingsError("[prepare] validation_share and test_share leave nothing to train on", "SHARES")
 
 
 def _invoke(context: typer.Context) -> None:

@@ -1,22 +1,22 @@
 """The user's tables: found, read and held to what the pipeline needs, all problems of a table told at once."""
 
+import contextlib
 import difflib
-import time
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import sources
+from . import limits, sources
 from .errors import InputError
+from .limits import Limits
 
 if TYPE_CHECKING:
     import polars as pl
 
 EXAMPLES = 5
-DAY = 86_400
+VISIBLE = r"[^\s\p{Cc}\p{Cf}\p{Z}]"  # a character that is no space, control or format character
 SIDES = {"query": "queries", "item": "items"}
-UNITS = {1: "seconds", 10**3: "milliseconds", 10**6: "microseconds", 10**9: "nanoseconds"}
 
 
 class Problems:
@@ -46,6 +46,17 @@ class Table:
     path: Path
     frame: "pl.LazyFrame"
     schema: "pl.Schema"
+    raw: "pl.LazyFrame"  # as the files hold it, which `too_large` measures
+    large: Mapping[str, str]  # columns of which a footer says that they are too large, and why
+    limits: Limits
+
+    def too_large(self, name: str) -> str | None:
+        """Say what of a column is over a limit, None where nothing is; ask before it is read."""
+        if name in self.large:
+            return self.large[name]
+        with self._readable():
+            types = self.raw.collect_schema()
+            return limits.exceeded(self.raw, self.at(name), types[name], self.limits)
 
     def select(self, *what: "str | pl.Expr", low: int = 0, rows: int | None = None) -> "pl.DataFrame":
         """Compute columns, or expressions of them, of all rows or a slice. Raises InputError for unreadable files."""
@@ -54,11 +65,16 @@ class Table:
 
     def collect(self, frame: "pl.LazyFrame") -> "pl.DataFrame":
         """Compute what was built on `frame`, a batch of rows at a time, so that no more than the result is held."""
+        with self._readable():
+            return frame.collect(engine="streaming")
+
+    @contextlib.contextmanager
+    def _readable(self) -> Iterator[None]:
         import polars as pl
 
         try:
-            return frame.collect(engine="streaming")
-        except (pl.exceptions.PolarsError, ValueError) as error:
+            yield
+        except (pl.exceptions.PolarsError, ValueError, pl.exceptions.PanicException) as error:
             raise _unreadable(self.path, error) from None
 
     def at(self, name: str) -> "pl.Expr":
@@ -76,10 +92,14 @@ class Table:
         import polars as pl
 
         frame = self.frame.with_columns(pl.col(name).cast(pl.String))
-        return Table(self.path, frame, frame.collect_schema())
+        return self.on(frame)
+
+    def on(self, frame: "pl.LazyFrame") -> "Table":
+        """Take what was built on `frame` for the table."""
+        return replace(self, frame=frame, schema=frame.collect_schema())
 
 
-def scan(path: Path, flag: str, ids: Sequence[str] = ()) -> Table:
+def scan(path: Path, flag: str, ids: Sequence[str] = (), most: Limits = Limits()) -> Table:  # noqa: B008
     """Open Parquet or CSV files as one table. Raises SettingsError for none, InputError for bad ones.
 
     CSV has no types: a column is what all its values are, but the `ids`, and whole numbers that are not written as
@@ -91,30 +111,34 @@ def scan(path: Path, flag: str, ids: Sequence[str] = ()) -> Table:
     kinds = {sources.is_csv(file): file for file in files}
     if len(kinds) > 1:
         raise InputError(f"{path}: CSV and Parquet are mixed: {kinds[True]}, {kinds[False]}", "UNREADABLE")
+    large = {}
     if not kinds.get(True):
         _same_columns(path, files)
+        large = limits.of_footers(files, most)
     try:
-        frame = _csv(files, ids).lazy() if kinds.get(True) else pl.scan_parquet(files, glob=False)
+        raw = _csv(files, ids).lazy() if kinds.get(True) else pl.scan_parquet(files, glob=False)
         wide = [name for name in ("Int128", "UInt128") if hasattr(pl, name)]  # numpy and Arrow have neither
-        frame = frame.with_columns(
+        frame = raw.with_columns(
             pl.col(pl.Categorical, pl.Enum).cast(pl.String),
             pl.col(*(getattr(pl, name) for name in wide)).cast(pl.Int64),
         )
-        return Table(path, frame, frame.collect_schema())
-    except (pl.exceptions.PolarsError, ValueError) as error:
+        return Table(path, frame, frame.collect_schema(), raw, large, most)
+    except (pl.exceptions.PolarsError, ValueError, pl.exceptions.PanicException) as error:
         raise _unreadable(path, error) from None
 
 
-def read(path: Path, flag: str, ids: Sequence[str] = ()) -> "pl.DataFrame":
-    """Read a whole table, as `scan` opens it."""
-    import polars as pl
-
-    return scan(path, flag, ids).select(pl.all())
+def read(path: Path, flag: str, ids: Sequence[str] = ()) -> "tuple[pl.DataFrame, dict[str, str]]":
+    """Read all columns of a table but those that are over a limit: the frame, and what is wrong with the others."""
+    table = scan(path, flag, ids)
+    large = {name: text for name in table.schema if (text := table.too_large(name)) is not None}
+    return table.select(*(name for name in table.schema if name not in large)), large
 
 
 def _csv(files: list[Path], ids: Sequence[str]) -> "pl.DataFrame":
     import polars as pl
 
+    for file in files:
+        limits.hold_lines(file)
     separator = _separator(files[0])
     if len(files) > 1:  # a file of nothing but a header would make every column text
         rows = (pl.scan_csv(file, separator=separator, infer_schema=False).head(1).collect().height for file in files)
@@ -145,8 +169,11 @@ def _same_columns(path: Path, files: list[Path]) -> None:
                 )
 
 
-def _unreadable(path: Path, error: Exception) -> InputError:
-    first = str(error).splitlines()[0]
+def _unreadable(path: Path, error: BaseException) -> InputError:
+    first = (str(error).splitlines() or [type(error).__name__])[0]
+    if "128`" in first and "failed" in first:  # polars: conversion from `i128` to `i64` failed
+        text = f"{path}: holds integers of 128 bits (Int128) that are beyond Int64; write them as text ({first})"
+        return InputError(text, "ID_TYPES")
     hint = "; save it as UTF-8" if "utf-8" in first.lower() else ""
     return InputError(f"{path}: cannot be read ({first}){hint}", "UNREADABLE")
 
@@ -165,11 +192,11 @@ def is_whole(texts: "pl.Series") -> bool:
     return bool((texts.cast(pl.Int64, strict=False).cast(pl.String) == texts).fill_null(texts.is_null()).all())
 
 
-def scan_all(paths: dict[str, Path], id_columns: dict[str, str]) -> dict[str, Table]:
+def scan_all(paths: dict[str, Path], id_columns: dict[str, str], most: Limits) -> dict[str, Table]:
     """Open the tables; where one holds an id as text, a CSV beside it does so too. `id_columns` is side -> column."""
     import polars as pl
 
-    found = {name: scan(path, f"--{name}", list(id_columns.values())) for name, path in paths.items()}
+    found = {name: scan(path, f"--{name}", list(id_columns.values()), most) for name, path in paths.items()}
     for side, column in id_columns.items():
         pair = [name for name in ("interactions", SIDES[side]) if name in found and column in found[name].schema]
         if any(found[name].schema[column] == pl.String for name in pair):
@@ -203,7 +230,7 @@ def check_ids(
     if null.any():
         problems.add("NULL_ID", f"{title} is null in {_rows(null)} ({counted}); remove these rows or give them an id")
     if ids.dtype == pl.String:
-        blank = ids.str.strip_chars() == ""
+        blank = ~ids.str.contains(VISIBLE)
         if blank.any():
             problems.add(
                 "EMPTY_ID",
@@ -229,7 +256,7 @@ def is_no_id(name: str, dtype: "pl.DataType") -> "pl.Expr":
     import polars as pl
 
     column = pl.col(name)
-    return column.is_null() | (column.str.strip_chars() == "") if dtype == pl.String else column.is_null()
+    return column.is_null() | ~column.str.contains(VISIBLE) if dtype == pl.String else column.is_null()
 
 
 def comparable(ids: "pl.Series", others: "pl.Series") -> bool:
@@ -258,31 +285,6 @@ def among(ids: "pl.Series", known: "pl.Series") -> "pl.Series":
     if ids.dtype != known.dtype:
         ids, known = ids.cast(pl.Int64), known.cast(pl.Int64)
     return ids.is_in(known.implode())
-
-
-def check_times(times: "pl.Series", problems: Problems) -> None:
-    """Note instants that cannot be ordered: mixed units, or the future. Nulls are the caller's to decide on."""
-    import polars as pl
-
-    title, times = times.name, times.alias("times")
-    known = times.drop_nulls()
-    if not (times.dtype.is_integer() or isinstance(times.dtype, pl.Date | pl.Datetime)):
-        problems.add("TIME", f"{title} is of type {times.dtype}; a time is a date, a datetime or an integer")
-        return
-    if not len(known):
-        problems.add("TIME", f"{title} is null in every row")
-        return
-    span = f"from {known.min()!s} to {known.max()!s}"
-    if times.dtype.is_integer():
-        now = time.time()
-        wide = known.cast(pl.Int64, strict=False)  # an int32 of seconds is compared with nanoseconds
-        looks = [unit for unit in UNITS if wide.is_between(int(3e8) * unit, int(5e9) * unit).any()]
-        if len(looks) > 1:
-            problems.add("TIME", f"{title} mixes {' and '.join(UNITS[unit] for unit in looks)}: {span}")
-        elif looks and int(known.max()) > (now + DAY) * looks[0]:  # type: ignore[arg-type]
-            problems.add("TIME", f"{title} lies in the future: {span}")
-    elif (known.cast(pl.Datetime("us")).dt.epoch("s") > time.time() + DAY).any():
-        problems.add("TIME", f"{title} lies in the future: {span}")
 
 
 def _rows(mask: "pl.Series") -> str:

@@ -195,7 +195,6 @@ def test_an_unknown_key_names_the_nearest_one(folder: Path, text: str, message: 
         "rate = 'much'",
         "rate = 2020-01-01",
         "corrected = 'perhaps'",
-        "corrected = 3",
         "kind = 'section'",
         "hidden = ['wide']",
         "run = 3",

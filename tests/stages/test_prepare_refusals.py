@@ -140,7 +140,7 @@ def test_when_no_item_is_known_the_ids_of_both_tables_are_shown(refused: Refused
         "the catalogue ['a', 'b', 'c']"
     )
     everything = refused(foreign(1), max_unknown_share=1.0)
-    assert everything == "TOO_FEW: no interactions are left to train on"
+    assert everything == refused(foreign(1))
 
 
 def test_when_no_query_is_known_the_ids_of_the_queries_are_shown(refused: Refused) -> None:
