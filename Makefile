@@ -7,7 +7,7 @@ TOOL := $(BIN)/ssl-recall
 STAGE = $(TOOL) $(1) --config $(CONFIG) --run $(RUN)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench clean prepare popularity mi views train export evaluate
+.PHONY: help demo test test-faults mutants audit check bench clean prepare popularity mi views train export evaluate
 
 help:  ## Show the targets.
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,7 +16,17 @@ demo: $(TOOL)  ## Train on the embedded Debian package graph and show head, tail
 	$(call STAGE,run)
 
 test: $(BIN)/.dev  ## Run the tests; branch coverage must stay above 90 %.
-	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=90
+	$(BIN)/python -m pytest --ignore=tests/faults --cov --cov-report=term --cov-fail-under=90
+
+test-faults: $(BIN)/.dev  ## Kills, full disks, power cuts, damage and hostile input, for real; best as root (tests/faults/README.md).
+	$(BIN)/python -m pytest tests/faults -ra
+
+mutants: $(BIN)/.dev  ## Put faults into a copy of the code, one at a time: the tests must notice each.
+	$(BIN)/python tests/mutants/run.py
+
+audit: $(BIN)/.dev  ## Look for known holes in what is installed (pip-audit), where the network allows it.
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/python -m pip_audit --skip-editable --progress-spinner off
 
 check: $(BIN)/.dev  ## Formatting, lint with the import boundary, and strict types.
 	$(BIN)/ruff format --check .

@@ -65,3 +65,11 @@ def shop(prepared_shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     shutil.copytree(prepared_shop, folder)
     monkeypatch.chdir(folder)
     return folder / "run"
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail where every test was skipped: such a run shows nothing."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    ended = {outcome: len(reporter.stats.get(outcome, ())) for outcome in ("passed", "failed", "error", "skipped")}
+    if ended["skipped"] and not ended["passed"] + ended["failed"] + ended["error"]:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

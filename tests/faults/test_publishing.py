@@ -242,7 +242,7 @@ def test_f13_f14_a_second_process_is_turned_away_at_once_and_a_dead_one_is_not_w
     shop: Path, call: Callable[..., Any]
 ) -> None:
     hold = "import sys, time; from pathlib import Path; from stages import publish; l = publish.lock(Path('run'))\n"
-    program = [sys.executable, "-c", f"{hold}print('held', flush=True); time.sleep(60)"]
+    program = [sys.executable, "-c", f"{hold}print('held', flush=True); time.sleep(10)"]
     with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
