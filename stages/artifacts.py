@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Self
 import typer
 
 from . import config as config_file
-from . import console, contract, generations, manifest, publish, sources
+from . import console, contract, generations, manifest, memory, publish, sources
 from .errors import ArtifactError, SettingsError, StageError
 
 if TYPE_CHECKING:
@@ -128,6 +128,7 @@ class Job:
             self.up_to_date = reason is None and not self.force
             if not self.up_to_date:
                 self._probe()
+                memory.check(self)
             if self.up_to_date:
                 self._line("up to date")
             elif reason not in (None, "never run"):
@@ -178,10 +179,14 @@ class Job:
         """Tell whether an optional input is there."""
         return name in self.inputs
 
+    def descriptor(self, name: str) -> int:
+        """Give the open file of an input."""
+        assert name in self._held, f"{self.stage} does not say that it reads {name}"
+        return self._held[name]
+
     def path(self, name: str) -> Path:
         """Give a path of an input as it was verified, whatever stands in its place by now."""
-        assert name in self._held, f"{self.stage} does not say that it reads {name}"
-        return publish.path_of(self._held[name])
+        return publish.path_of(self.descriptor(name))
 
     def read(self, name: str, columns: Sequence[str] | None = None) -> "pl.DataFrame":
         """Read an input; the file is opened once."""

@@ -30,6 +30,12 @@ class ArtifactError(StageError):
     code = 4
 
 
+class MemoryShortError(StageError):
+    """There is less memory than the work needs at the least (exit 5)."""
+
+    code = 5
+
+
 class NumberError(StageError):
     """A loss or a weight is not finite (exit 6)."""
 

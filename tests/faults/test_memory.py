@@ -1,0 +1,92 @@
+"""Less memory than the work needs: one line with what it needs and what there is, before any work."""
+
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages import memory
+
+COMMAND = [sys.executable, "-c", "from stages.cli import main; main()"]
+MIB = 2**20
+
+
+def limited(addresses: int) -> Callable[[], None]:
+    return lambda: resource.setrlimit(resource.RLIMIT_AS, (addresses, addresses))
+
+
+@pytest.mark.parametrize("mib", [300, 600, 900])
+def test_f05_too_few_addresses_are_exit_5_before_any_work(
+    shop: Path, files: Callable[[Path], dict[str, str]], mib: int
+) -> None:
+    assert subprocess.run([*COMMAND, "build-views"], check=False, capture_output=True).returncode == 0
+    before = files(shop)
+    command = [*COMMAND, "train", "--epochs", "1000", "--patience", "1000"]
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, preexec_fn=limited(mib * MIB), timeout=60
+    )
+    assert done.returncode == 5, done.stderr
+    assert "OUT_OF_MEMORY: train needs at least" in done.stderr
+    assert "GiB of address space (ulimit -v), there are" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert files(shop) == before
+
+
+@pytest.fixture
+def group() -> Iterator[Path]:
+    """A group of processes that has 200 MiB."""
+    own = next((folder for folder, most, _ in memory._groups() if (folder / most).exists()), None)
+    if own is None or os.geteuid() != 0:
+        pytest.skip("no memory group to be made here")
+    name = "memory.limit_in_bytes" if (own / "memory.limit_in_bytes").exists() else "memory.max"
+    folder = own / "ssl-recall-test"
+    try:
+        folder.mkdir()
+        (folder / name).write_text(str(200 * MIB))
+    except OSError:
+        pytest.skip("no memory group to be made here")
+    yield folder
+    for _ in range(100):
+        try:
+            folder.rmdir()
+            return
+        except OSError:
+            time.sleep(0.05)
+
+
+def test_f05_a_group_with_too_little_memory_is_exit_5_before_any_work(
+    shop: Path, group: Path, files: Callable[[Path], dict[str, str]]
+) -> None:
+    assert subprocess.run([*COMMAND, "build-views"], check=False, capture_output=True).returncode == 0
+    before = files(shop)
+    enter = ["sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh"]
+    done = subprocess.run([*enter, *COMMAND, "train"], check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 5, (done.returncode, done.stderr)
+    assert "GiB of memory, there are 0." in done.stderr
+    assert files(shop) == before
+
+
+def test_f05_a_table_beyond_the_machine_is_refused_with_need_and_have(shop: Path, call: Callable[..., Any]) -> None:
+    assert call("build-views").returncode == 0
+    start = time.monotonic()
+    refused = call("train", "--embedding-width", "1000000000")
+    assert refused.returncode == 5
+    assert "OUT_OF_MEMORY: train needs at least" in refused.said
+    assert "take smaller widths or a larger machine, or set SSL_RECALL_ANY_MEMORY=1" in refused.said
+    assert time.monotonic() - start < 10
+
+
+def test_f05_who_wants_to_try_all_the_same_may(
+    shop: Path, call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(memory.ANYWAY, "1")
+    assert call("build-views").returncode == 0
+    refused = call("train", "--embedding-width", "1000000000")
+    assert refused.returncode == 5, refused.said  # torch's own refusal
+    assert "needs at least" not in refused.said
