@@ -29,7 +29,7 @@ GROUPS = Path("/sys/fs/cgroup")
 def check(job: "Job") -> None:
     """Refuse a stage that cannot come to its end. Raises MemoryShortError with what it needs and what there is."""
     estimate = ESTIMATES.get(job.stage.removesuffix(" --no-ssl"))
-    if estimate is None or os.environ.get(ANYWAY):
+    if estimate is None or os.environ.get(ANYWAY) or not (job.inputs or job.sources):
         return
     _hold_against(job.stage, 0.0)  # the engines themselves, before they are loaded to look at the files
     _hold_against(job.stage, estimate(job))
@@ -84,7 +84,7 @@ def _of_tables(job: "Job") -> float:
     files = [file for file in sources.files_of(path) if file.suffix == ".parquet"] if path is not None else []
     try:
         return float(2 * PAIR * sum(pq.ParquetFile(file).metadata.num_rows for file in files))
-    except (OSError, ValueError):
+    except (OSError, ValueError, NotImplementedError):
         return 0.0  # prepare says what is wrong with it
 
 
