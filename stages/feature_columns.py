@@ -87,8 +87,7 @@ def columns_of(
         kind, options = given.get(name, ("", {}))
         if kind == EXCLUDE:
             continue
-        if not name or name.endswith(CODE) or name in {"item_id", "query_id"}:
-            what = "has a name that the artifacts use" if name else "has no name"
+        if what := bad_name(name):
             problems.add("COLUMN_NAME", f"column {name!r} {what}; rename or exclude it")
             continue
         try:
@@ -97,6 +96,15 @@ def columns_of(
         except ValueError as error:
             problems.add("FEATURE", f"column {name!r} {error} ({flag} {name}=..)")
     return columns
+
+
+def bad_name(name: str) -> str:
+    """Say why a column cannot have the name it has; nothing where it can."""
+    if "\0" in name:  # Arrow's names end there
+        return "has a NUL in its name"
+    if name.endswith(CODE) or name in {"item_id", "query_id"}:
+        return "has a name that the artifacts use"
+    return "" if name else "has no name"
 
 
 def _with_options(column: "Column", options: dict[str, str]) -> "Column":

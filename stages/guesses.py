@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from . import events, instants, tables
 from .errors import SettingsError
-from .feature_columns import CODE, EXCLUDE
+from .feature_columns import EXCLUDE, bad_name
 
 if TYPE_CHECKING:
     import polars as pl
@@ -81,10 +81,8 @@ def of_column(values: "pl.Series") -> tuple[str, str]:
     from ssl_recall.features import Kind
     from ssl_recall.vocabularies import Column, NotFiniteError, clean, guess_kind
 
-    if not values.name:
-        return EXCLUDE, "it has no name"
-    if values.name.endswith(CODE) or values.name in {"item_id", "query_id"}:
-        return EXCLUDE, "the artifacts use this name; rename the column to use it"
+    if why := bad_name(values.name):
+        return EXCLUDE, f"it {why}; rename the column to use it"
     option = ""
     try:
         floats = isinstance(values.dtype, pl.List) and values.dtype.inner.is_float()
