@@ -168,7 +168,7 @@ def test_f46_only_the_password_goes_from_what_is_printed() -> None:
 def test_f46_no_secret_of_the_environment_is_in_any_output(odd: Path) -> None:
     code = "from stages.cli import main; main()"
     environment = {**os.environ, "AWS_SECRET_ACCESS_KEY": MINE, "SSL_RECALL_TOKEN": MINE}
-    for command in commands:
+    for command in (["prepare", *FLAGS], ["compute-mi"], ["prepare", "--items", "nothing"], ["tarin"]):
         ended = subprocess.run(
             [sys.executable, "-c", code, *command, *(["--run", "run"] if command != ["tarin"] else []), "--debug"],
             capture_output=True,
