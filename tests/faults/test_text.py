@@ -187,3 +187,12 @@ def test_f46_a_traceback_for_debugging_shows_no_local_variables(odd: Path) -> No
     assert code == 3
     assert "Traceback (most recent call last)" in text
     assert "918273645" not in text  # a setting, a local variable of several frames
+
+
+def test_f46_no_column_s_name_steers_the_terminal_in_the_table_of_a_few(odd: Path) -> None:
+    few = ["item_id", "colour", "\x1b[2J", "\u202egnp.exe"]
+    pl.read_parquet("items.parquet").select(few).write_parquet("items.parquet")
+    assert call("prepare", *FLAGS, "--run", "run")[0] == 0
+    code, text = call("compute-mi", "--run", "run")
+    assert (code, STEERING & set(text)) == (0, set())
+    assert "\\x1b[2J" in text
