@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from stages import cli
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a background job, whose children would not be stopped
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHOP = """
 run = "run"
