@@ -157,7 +157,8 @@ class Job:
         self.release()
         if self._new and [path.name for path in self.run.iterdir()] == [publish.LOCK]:
             (self.run / publish.LOCK).unlink()
-            self.run.rmdir()
+            with contextlib.suppress(OSError):  # another process may have come meanwhile
+                self.run.rmdir()
         self._lock.close()
 
     def hold(self, names: Sequence[str]) -> None:
@@ -258,7 +259,7 @@ class Job:
         import polars as pl
 
         path, expected = self.run / name, manifest.output_of(self.manifest, name)
-        if expected is None or not path.exists() or publish.sha256(path) != expected:
+        if expected is None or not path.is_file() or publish.sha256(path) != expected:
             return None
         with path.open("rb") as file:
             return pl.read_parquet(file)

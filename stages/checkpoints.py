@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import time
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -41,7 +42,8 @@ class Keeper:
     def __init__(self, job: artifacts.Job, folder: str, every: float, asked: Asked, *, strict: bool) -> None:
         """Keep the files in the run folder's `folder`; `every` is seconds, 0 saves after each step."""
         self.folder, self.every, self.asked, self.strict = job.run / folder / FOLDER, every, asked, strict
-        self.resume = f"ssl-recall {job.stage}{job.flags}"
+        self.anew = f"ssl-recall {job.stage}{job.flags} --force"
+        self.resume = shlex.join(["ssl-recall", *(part for part in console.typed if part != "--force")])
         self.about = _about(version("ssl-recall"), job.settings, job.inputs)
         self.published = job.published()
         self._saved_at = time.monotonic()
@@ -63,8 +65,9 @@ class Keeper:
 
     def begin(self, fit: "Fit") -> None:
         """Put the training where the newest good checkpoint has it, if there is any."""
+        publish.probe(self.folder)
         paths = self._found()
-        for path in paths:
+        for number, path in enumerate(paths):
             try:
                 tensors, told = _read(path)
             except DamagedError as error:
@@ -80,6 +83,8 @@ class Keeper:
                 fit.restore(tensors, told["state"])
             except (ValueError, KeyError, TypeError, RuntimeError) as error:
                 raise CheckpointError(f"{path}: does not fit the model ({error}); {self._ways()}", "MODEL") from None
+            for damaged in paths[:number]:  # of later steps than those to come, which would be taken for older
+                damaged.unlink()
             self._last = _where(fit)
             console.line(f"{'train':<26} goes on from {self._last}")
             return
@@ -106,9 +111,9 @@ class Keeper:
         if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
             return False  # training says so within a few steps, and what was good stays
         number = sum(row["steps"] for row in fit.curve) + len(fit.losses) + self._warm_up_of(fit)
-        self.folder.mkdir(parents=True, exist_ok=True)
         temporary = publish.temporary_for(self.folder / f"{number:010d}.safetensors")
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             save_file(tensors, temporary, {"training": json.dumps(told, sort_keys=True)})
             with temporary.open("rb+") as file:
                 os.fchmod(file.fileno(), self.folder.stat().st_mode & 0o666)  # safetensors makes it the owner's alone
@@ -136,7 +141,9 @@ class Keeper:
         """List the checkpoints, newest first."""
         if not self.folder.is_dir():
             return []
-        return sorted((path for path in self.folder.iterdir() if NAME.fullmatch(path.name)), reverse=True)
+        return sorted(
+            (path for path in self.folder.iterdir() if NAME.fullmatch(path.name) and path.is_file()), reverse=True
+        )
 
     def _is_done(self, about: Mapping[str, Any]) -> bool:
         """Tell whether a checkpoint led to what is published, and was only not removed."""
@@ -154,7 +161,7 @@ class Keeper:
         console.warn(f"{self.folder}: {differs}: the end is not bit-exact to that of an uninterrupted training")
 
     def _ways(self) -> str:
-        return f"to begin anew run: {self.resume} --force"
+        return f"to begin anew run: {self.anew}"
 
 
 class DamagedError(Exception):

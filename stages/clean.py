@@ -20,14 +20,24 @@ def clean(
     """
     if not (run / manifest.NAME).is_file():
         raise SettingsError(f"--run {run}: is no run folder, for it has no {manifest.NAME}", "RUN")
-    told = manifest.read(run)
     with publish.lock(run):
+        told = manifest.read(run)
         going = publish.temporaries(run)
         for part, stage in (("", "train"), (contract.NO_SSL, "train --no-ssl")):
             folder, entry = run / part / FOLDER, told["stages"].get(stage)
-            if entry is None or folder.is_symlink() or (run / part).is_symlink() or not folder.is_dir():
+            if (
+                entry is None
+                or not manifest.is_whole(run, entry)
+                or folder.is_symlink()
+                or (run / part).is_symlink()
+                or not folder.is_dir()
+            ):
                 continue
-            found = [path for path in folder.iterdir() if NAME.fullmatch(path.name) and not path.is_symlink()]
+            found = [
+                path
+                for path in folder.iterdir()
+                if NAME.fullmatch(path.name) and path.is_file() and not path.is_symlink()
+            ]
             going += [path for path in sorted(found) if led_to(path, entry)]
         aside = run / generations.FOLDER
         for path in [*going, *([aside] if aside.exists() or aside.is_symlink() else [])]:

@@ -49,6 +49,7 @@ def main() -> None:
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
+    console.typed[:] = sys.argv[1:]
     signal.signal(signal.SIGTERM, signals.interrupt)
     try:
         code = app(standalone_mode=False)

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 SECRET = re.compile(r"(\w:/{1,2})[^/\s@]*:[^/\s@]*@")  # of s3://user:password@host; a Path has one slash left
+typed: list[str] = []  # the arguments of the command line, for a message that names the same command again
 WIDE = 120  # columns where the output is no terminal: a file, a pipe, CI
 
 out = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else WIDE)

@@ -36,6 +36,7 @@ def settle(run: Path, told: manifest.Manifest) -> None:
         name = path.relative_to(run / FOLDER).as_posix()
         place = run / name
         if publish.sha256(path) == manifest.output_of(told, name) and not _same(path, place):
+            place.parent.mkdir(parents=True, exist_ok=True)
             path.replace(place)
             publish.sync_folder(place.parent)
     forget(run)
@@ -43,11 +44,11 @@ def settle(run: Path, told: manifest.Manifest) -> None:
 
 def forget(run: Path) -> None:
     """Remove what stands aside; a link goes, and what it points to stays."""
-    with contextlib.suppress(FileNotFoundError):
-        if (run / FOLDER).is_symlink():
-            (run / FOLDER).unlink()
-        else:
-            shutil.rmtree(run / FOLDER)
+    aside = run / FOLDER
+    if aside.is_dir() and not aside.is_symlink():
+        shutil.rmtree(aside)
+    else:
+        aside.unlink(missing_ok=True)
 
 
 def _found(run: Path) -> Iterator[Path]:

@@ -118,6 +118,14 @@ def output_of(manifest: Manifest, name: str) -> str | None:
     return None
 
 
+def is_whole(run: Path, entry: Mapping[str, Any]) -> bool:
+    """Tell whether everything that a stage wrote stands in its place as it was written."""
+    return all(
+        (run / name).is_file() and publish.sha256(run / name) == output["sha256"]
+        for name, output in entry["outputs"].items()
+    )
+
+
 def verified(run: Path, manifest: Manifest, name: str, flags: str) -> tuple[str, int]:
     """Open a file that is its stage's and of today's inputs: its sha256 and a descriptor, which stays that file.
 

@@ -116,10 +116,20 @@ def _resident() -> float | None:
         found += [int(lines["MemAvailable"].split()[0]) * 1024.0] if "MemAvailable" in lines else []
     for folder, most, used in _groups():
         try:
-            found.append(float((folder / most).read_text()) - float((folder / used).read_text()))
+            taken = float((folder / used).read_text()) - _given_back(folder)
+            found.append(float((folder / most).read_text()) - taken)
         except (OSError, ValueError):  # no limit: "max", or no such file
             continue
     return min(found, default=None)
+
+
+def _given_back(folder: Path) -> float:
+    """Give how much of a group's memory is files' content, which it gives back when it is asked to."""
+    try:
+        lines = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return 0.0
+    return float(lines.get("inactive_file", 0)) + float(lines.get("active_file", 0))
 
 
 def _groups() -> "list[tuple[Path, str, str]]":

@@ -141,6 +141,8 @@ def train(
         job.write(f"{folder}training.parquet", rows)
         job.done(f"{len(curve)} epochs{' in bf16' if bf16 else ''}, best {best['epoch']}: {fitting.said(best)}")
     keeper.clear()
+    if asked.number:  # after the last step: what was under way is done, and what would come next is not begun
+        raise Stopped(f"stopped; {stage} is done and published", asked.number)
 
 
 def used(settings: dict[str, Any]) -> dict[str, Any]:

@@ -138,6 +138,19 @@ def test_f19_f20_a_signal_ends_the_step_saves_and_names_the_command_that_goes_on
     assert ended(shop) == expected
 
 
+def test_f19_the_command_that_goes_on_has_the_flags_that_were_typed(shop: Path) -> None:
+    typed = ["train", "--temperature", "0.2", "--run", "run", "--force", *EVERY]
+    with subprocess.Popen([*COMMAND, *typed], stderr=subprocess.PIPE, text=True) as process:
+        waited(lambda: checkpoints(shop))
+        process.send_signal(signal.SIGINT)
+        said = process.communicate()[1]
+    command = said.rsplit("to go on run: ssl-recall ", 1)[1].split()
+    assert command == [part for part in typed if part != "--force"]
+    again = call(*command)
+    assert again.returncode == 0, again.stderr
+    assert "goes on from" in again.stderr
+
+
 def test_f19_a_second_signal_stops_at_once_and_the_last_checkpoint_is_whole(shop: Path, expected: list[str]) -> None:
     with subprocess.Popen([*COMMAND, "train", *EVERY], stderr=subprocess.PIPE, text=True) as process:
         waited(lambda: checkpoints(shop))
@@ -390,3 +403,38 @@ def test_f04_a_full_disk_names_the_last_good_step_and_with_room_it_goes_on(
     assert again.returncode == 0, again.stderr
     assert "goes on from the warm-up, step 2" in again.stderr
     assert ended(small_disk.parent) == expected
+
+
+def test_after_a_damaged_checkpoint_what_is_saved_next_is_kept(halfway: Path, expected: list[str]) -> None:
+    """The damaged one is of a later step; were it left, it would be taken for the newest."""
+    older, newest = checkpoints(halfway)
+    shutil.copy(older, halfway.parent / "kept")
+    flipped(newest, 0.5)
+    with subprocess.Popen([*COMMAND, "train", *EVERY], stderr=subprocess.PIPE, text=True) as process:
+        waited(lambda: newest not in checkpoints(halfway))
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate()[1]
+    assert process.returncode == 143, said
+    again = call("train")
+    assert again.returncode == 0
+    assert "not what was written" not in again.stderr
+    assert ended(halfway) == expected
+
+
+def test_a_pipe_or_a_folder_named_like_a_checkpoint_is_not_waited_for(halfway: Path, expected: list[str]) -> None:
+    os.mkfifo(halfway / FOLDER / f"{99:010d}-{'0' * 64}.safetensors")
+    (halfway / FOLDER / f"{98:010d}-{'0' * 64}.safetensors").mkdir()
+    assert call("train").returncode == 0
+    assert ended(halfway) == expected
+
+
+def test_clean_leaves_the_checkpoint_of_a_training_whose_model_is_no_longer_whole(halfway: Path) -> None:
+    kept = halfway.parent / "kept"
+    shutil.copytree(halfway / FOLDER, kept)
+    assert call("train").returncode == 0
+    shutil.copytree(kept, halfway / FOLDER)
+    (halfway / "model" / "weights.safetensors").unlink()
+    assert call("clean").returncode == 0
+    assert len(checkpoints(halfway)) == 2
+    assert call("train").returncode == 0
+    assert not (halfway / FOLDER).exists()

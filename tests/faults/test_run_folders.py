@@ -152,3 +152,11 @@ def test_f17_content_counts_and_neither_time_nor_place(shop: Path, call: Callabl
     log.write_bytes(content)
     os.utime(log, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert "to run: interactions[0] changed" in call("status", "--run", "copy").said
+
+
+def test_a_file_or_a_pipe_in_the_place_of_what_stands_aside_goes(shop: Path, call: Callable[..., Any]) -> None:
+    (shop / generations.FOLDER).write_text("no folder")
+    assert call("compute-popularity", "--force").returncode == 0
+    os.mkfifo(shop / generations.FOLDER)
+    assert call("compute-popularity", "--force").returncode == 0
+    assert not (shop / generations.FOLDER).exists()
