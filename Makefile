@@ -7,7 +7,7 @@ TOOL := $(BIN)/ssl-recall
 STAGE = $(TOOL) $(1) --config $(CONFIG) --run $(RUN)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-faults mutants audit check bench clean prepare popularity mi views train export evaluate
+.PHONY: help demo test test-faults mutants audit lock check bench clean prepare popularity mi views train export evaluate
 
 help:  ## Show the targets.
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,8 +25,14 @@ mutants: $(BIN)/.dev  ## Put faults into a copy of the code, one at a time: the 
 	$(BIN)/python tests/mutants/run.py
 
 audit: $(BIN)/.dev  ## Look for known holes in what is installed (pip-audit), where the network allows it.
-	$(BIN)/python -m pip install --quiet pip-audit
-	$(BIN)/python -m pip_audit --skip-editable --progress-spinner off
+	-$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/python .ci/audit.py
+
+lock: $(BIN)/.dev  ## Write requirements.lock anew: what was tested, with hashes (torch aside).
+	$(BIN)/python -m pip install --quiet pip-tools
+	$(BIN)/python -m piptools compile --quiet --upgrade --extra dev --generate-hashes --strip-extras --no-emit-index-url \
+		--no-emit-find-links --no-header --unsafe-package torch --unsafe-package setuptools --output-file requirements.lock \
+		pyproject.toml
 
 check: $(BIN)/.dev  ## Formatting, lint with the import boundary, and strict types.
 	$(BIN)/ruff format --check .

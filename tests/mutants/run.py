@@ -29,22 +29,36 @@ class Mutant:
     tests: tuple[str, ...]
 
 
-def survives(mutant: Mutant, tree: Path) -> str:
-    """Run the tests on the tree with the fault in it; says how it survived, nothing where it did not."""
+def tested(tests: tuple[str, ...], tree: Path) -> tuple[int, str]:
+    """Run tests on a tree: pytest's exit status, and the end of what it says."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-cov", "-p", "no:cacheprovider", *tests]
+    environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout[-300:]
+
+
+def survives(mutant: Mutant, tree: Path, sound: dict[tuple[str, ...], tuple[int, str]]) -> str:
+    """Run the tests on the tree with the fault in it; says how it survived, nothing where it did not.
+
+    `sound` remembers how tests ended without any fault: one that fails then, too, has noticed nothing.
+    """
     path = tree / mutant.file
     text = path.read_text()
     if text.count(mutant.old) != 1:
         return f"its text stands {text.count(mutant.old)} times in {mutant.file}"
+    if mutant.tests not in sound:
+        sound[mutant.tests] = tested(mutant.tests, tree)
+    code, said = sound[mutant.tests]
+    if code:
+        return f"its tests end with {code} without it: {said}"
     path.write_text(text.replace(mutant.old, mutant.new))
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-cov", "-p", "no:cacheprovider", *mutant.tests]
-    environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
     try:
-        done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
+        code, said = tested(mutant.tests, tree)
     finally:
         path.write_text(text)
-    if done.returncode == 1:
+    if code == 1:
         return ""
-    return "all tests pass" if done.returncode == 0 else f"pytest ended with {done.returncode}: {done.stdout[-300:]}"
+    return "all tests pass" if code == 0 else f"pytest ended with {code}: {said}"
 
 
 def main() -> int:
@@ -53,6 +67,7 @@ def main() -> int:
     every = [Mutant(**entry | {"tests": tuple(entry["tests"])}) for entry in listed]
     wanted = [mutant for mutant in every if all(word in mutant.what for word in sys.argv[1:])]
     survivors = 0
+    sound: dict[tuple[str, ...], tuple[int, str]] = {}
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder)
         for name in TREE:
@@ -60,7 +75,7 @@ def main() -> int:
             shutil.copytree(source, tree / name) if source.is_dir() else shutil.copy(source, tree / name)
         for mutant in wanted:
             start = time.monotonic()
-            how = survives(mutant, tree)
+            how = survives(mutant, tree, sound)
             survivors += bool(how)
             ended = "SURVIVED" if how else "killed"
             print(f"{ended:<9}{time.monotonic() - start:5.1f} s  {mutant.what}  {how}", flush=True)
