@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ssl_recall import optimisers, steps, training
-from stages import artifacts, models, processor
+from stages import models, processor, reader
 from stages.fitting import VIEWS, SeedPer, SelectOn, load, objective_of
 from stages.train import READS
 
@@ -64,7 +64,7 @@ def main() -> None:
         "width": options.width,
         "bf16": processor.takes_bf16(options.precision, torch.device(options.device)),
     }
-    with artifacts.reading(options.run, (*READS, VIEWS)) as job:
+    with reader.reading(options.run, (*READS, VIEWS)) as job:
         data, _ = load(job, settings)
         model = models.build(data.items, data.queries, job.read("features.parquet"), settings)
     if options.no_straight:

@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import ablation_table, arms, artifacts, console, evaluate, metrics_table, ranks, train, workers
+from . import (
+    ablation_table,
+    arms,
+    artifacts,
+    console,
+    evaluate,
+    metrics_table,
+    options,
+    planning,
+    ranks,
+    reader,
+    train,
+    workers,
+)
 
 if TYPE_CHECKING:
     import polars as pl
@@ -24,8 +37,8 @@ TunedOption = Annotated[
 
 def ablate(
     ctx: typer.Context,
-    run: artifacts.RunOption = artifacts.DEFAULT_RUN,
-    config: artifacts.ConfigOption = None,
+    run: options.RunOption = options.DEFAULT_RUN,
+    config: options.ConfigOption = None,
     arm: Annotated[
         list[str] | None,
         typer.Option(help=f"An arm to train beside {arms.BASE}; repeatable. [default: all]", show_default=False),
@@ -37,7 +50,7 @@ def ablate(
     ] = None,
     tuned: TunedOption = True,
     bootstrap: Annotated[int, typer.Option(min=10, help="Draws for the 95 % intervals.")] = 1000,
-    force: artifacts.ForceOption = False,
+    force: options.ForceOption = False,
 ) -> None:
     """Train each arm over a few seeds, and say by how much it recalls more than the model without self-supervision.
 
@@ -80,13 +93,13 @@ def ablate(
                 file.write(ablation_table.markdown(frame, note).encode())
             ranks.sweep(run, cells)
             job.done(f"{len(picked)} arms, {seeds} seeds, {len(truth.pair_items):,} test pairs")
-    if artifacts.is_planning():
+    if planning.is_planning():
         return
-    with artifacts.reading(run, WRITES[:1], config) as published:
+    with reader.reading(run, WRITES[:1], config) as published:
         ablation_table.show(published.read("ablation.parquet"))
 
 
-def _tuned(job: artifacts.Job) -> dict[str, dict[str, Any]]:
+def _tuned(job: reader.Reader) -> dict[str, dict[str, Any]]:
     """Give the settings of each arm's best trial."""
     if not job.has(TUNED):
         if (job.run / TUNED).exists():
@@ -103,7 +116,7 @@ def _source(arm: str, best: dict[str, Any]) -> str:
     return arms.OWN if arm in arms.WITHOUT and arms.OWN in best else arms.BASE
 
 
-def _warn(job: artifacts.Job, picked: dict[str, arms.Arm], best: dict[str, Any], *, tuned: bool) -> None:
+def _warn(job: reader.Reader, picked: dict[str, arms.Arm], best: dict[str, Any], *, tuned: bool) -> None:
     """Say at once what makes the table hard to believe."""
     train.warn_of_few_steps(job.rows("train.parquet"), picked[arms.BASE].train)
     untuned = [name for name in picked if name not in best and _source(name, best) == arms.BASE]
@@ -188,7 +201,7 @@ def _table(truth: evaluate.Truth, places: "dict[str, list[Tensor]]", ks: list[in
     return pl.DataFrame(rows, schema=schema, orient="row").with_columns(pl.col(floats).fill_nan(None))
 
 
-def _note(job: artifacts.Job, seeds: int, picked: Iterable[str], best: dict[str, Any]) -> str:
+def _note(job: reader.Reader, seeds: int, picked: Iterable[str], best: dict[str, Any]) -> str:
     """Say in a line what the table is of."""
     import torch
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from . import artifacts, build_views, fitting, models, processor, train
+from . import build_views, fitting, models, processor, reader, train
 from . import config as config_file
 from .build_views import IdView, Transform
 from .errors import SettingsError
@@ -137,7 +137,7 @@ def with_precision(arms: Mapping[str, Arm]) -> dict[str, Arm]:
 
 
 def trained(
-    job: artifacts.Job, arm: Arm, place: "torch.device"
+    job: reader.Reader, arm: Arm, place: "torch.device"
 ) -> tuple["TwoTower", "TrainingData", list[dict[str, Any]], dict[str, Any]]:
     """Draw the arm's views and train it, all in memory: the model, what it learned from, the curve, its best epoch."""
     from ssl_recall import views

@@ -5,73 +5,19 @@ those of the manifest: content counts, never the time of a file.
 """
 
 import contextlib
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
-import typer
-
-from . import config as config_file
-from . import console, contract, generations, manifest, memory, publish, sources
+from . import console, contract, generations, manifest, memory, planning, publish, reader, sources
 from .errors import ArtifactError, SettingsError, StageError
 
 if TYPE_CHECKING:
-    import numpy as np
     import polars as pl
 
-ATTEMPTS = 100  # of a reader, while others publish
-DEFAULT_RUN = Path("runs/default")
-RunOption = Annotated[
-    Path,
-    typer.Option(
-        "--run", help="Run folder: everything is read from and written to it.", callback=config_file.own_folder
-    ),
-]
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        help="Settings file; flags win over it. [default: ssl-recall.toml, where there is one]",
-        is_eager=True,
-        callback=config_file.load,
-        show_default=False,
-    ),
-]
-ForceOption = Annotated[bool, typer.Option("--force", help="Run even when up to date.")]
 
-
-@dataclass
-class Plan:
-    """What `status` collects in place of work: every stage with the reason to run it, None where it is up to date."""
-
-    stages: list[tuple[str, str | None]] = field(default_factory=list)
-    to_be_written: dict[str, str] = field(default_factory=dict)  # file -> the stage that is to run first
-
-
-_plan: ContextVar[Plan | None] = ContextVar("_plan", default=None)
-
-
-@contextlib.contextmanager
-def planning() -> Iterator[Plan]:
-    """Within this block a Job writes nothing, takes no lock, and only notes whether it would run."""
-    plan = Plan()
-    token = _plan.set(plan)
-    try:
-        yield plan
-    finally:
-        _plan.reset(token)
-
-
-def is_planning() -> bool:
-    """Tell whether a `planning` block is open, in which a stage shows nothing."""
-    return _plan.get() is not None
-
-
-class Job:
+class Job(reader.Reader):
     """One stage at work: holds the folder's lock, checks what it reads, publishes what it wrote on a clean exit.
 
     Raises ArtifactError for an input that is missing, is not what its stage wrote, or was made from other inputs than
@@ -91,21 +37,18 @@ class Job:
         force: bool = False,
     ) -> None:
         """Name the stage, its settings (usually `locals()`), and the files it reads and writes."""
-        self.run, self.stage, self.settings = run, stage, manifest.plain_settings(settings)
+        super().__init__(run, reader.flags_of(run, settings.get("config")))
+        self.stage, self.settings = stage, manifest.plain_settings(settings)
         self.reads, self.optional, self.writes = tuple(reads), tuple(optional), tuple(writes)
         self.sources, self.force = dict(sources or {}), force
-        self.flags = flags_of(run, settings.get("config"))
-        self.inputs: dict[str, str] = {}
-        self.manifest: manifest.Manifest = {"stages": {}}
         self.up_to_date = False
         self._staged: dict[str, Path] = {}
-        self._held: dict[str, int] = {}  # descriptors of the inputs, which stay what was verified
         self._summary = ""
         self._lock: IO[str] | None = None
 
     def __enter__(self) -> Self:
         """Take the lock, hash the inputs, decide whether there is anything to do."""
-        plan = _plan.get()
+        plan = planning.current()
         if plan is not None:
             self._note(plan)
             return self
@@ -161,61 +104,6 @@ class Job:
                 self.run.rmdir()
         self._lock.close()
 
-    def hold(self, names: Sequence[str]) -> None:
-        """Verify files and keep them open, all or none. Raises ArtifactError."""
-        self.release()
-        try:
-            for name in names:
-                self.inputs[name], self._held[name] = manifest.verified(self.run, self.manifest, name, self.flags)
-        except BaseException:
-            self.release()
-            raise
-
-    def release(self) -> None:
-        """Close the files that are held."""
-        while self._held:
-            os.close(self._held.popitem()[1])
-
-    def has(self, name: str) -> bool:
-        """Tell whether an optional input is there."""
-        return name in self.inputs
-
-    def descriptor(self, name: str) -> int:
-        """Give the open file of an input."""
-        assert name in self._held, f"{self.stage} does not say that it reads {name}"
-        return self._held[name]
-
-    def path(self, name: str) -> Path:
-        """Give a path of an input as it was verified, whatever stands in its place by now."""
-        return publish.path_of(self.descriptor(name))
-
-    def read(self, name: str, columns: Sequence[str] | None = None) -> "pl.DataFrame":
-        """Read an input; the file is opened once."""
-        import polars as pl
-
-        with self.path(name).open("rb") as file, self._readable(name):
-            return pl.read_parquet(file, columns=list(columns) if columns is not None else None)
-
-    def columns(self, name: str, column: str, rows: int = 2**20) -> "Iterator[np.ndarray]":
-        """Read one column a batch of rows at a time."""
-        import pyarrow.parquet as pq
-
-        with self.path(name).open("rb") as file:
-            for batch in pq.ParquetFile(file).iter_batches(rows, columns=[column]):
-                yield batch.column(0).to_numpy()
-
-    def parts(self, name: str, columns: Sequence[str], rows: int) -> "Iterator[pl.DataFrame]":
-        """Read columns of a table at most `rows` rows at a time."""
-        import polars as pl
-        import pyarrow.parquet as pq
-
-        self.need(name, columns)
-        with self.path(name).open("rb") as file:
-            for batch in pq.ParquetFile(file).iter_batches(rows, columns=list(columns)):
-                frame = pl.from_arrow(batch)
-                assert isinstance(frame, pl.DataFrame), "a batch is a frame"
-                yield frame.select(columns)
-
     def write_parts(self, name: str, parts: "Iterator[pl.DataFrame]") -> int:
         """Stage a table that comes in parts, a row group each, held to the contract's columns; gives its rows."""
         import pyarrow.parquet as pq
@@ -231,28 +119,6 @@ class Job:
             assert writer is not None, f"{name}: no part at all"
             writer.close()
         return rows
-
-    def rows(self, name: str) -> int:
-        """Count a table's rows, from its footer."""
-        import pyarrow.parquet as pq
-
-        with self.path(name).open("rb") as file, self._readable(name):
-            return int(pq.ParquetFile(file).metadata.num_rows)
-
-    def has_column(self, name: str, column: str) -> bool:
-        """Tell whether a table has a column, from its footer."""
-        import pyarrow.parquet as pq
-
-        with self.path(name).open("rb") as file, self._readable(name):
-            return column in pq.ParquetFile(file).schema_arrow.names
-
-    def need(self, name: str, columns: Sequence[str]) -> None:
-        """Raise ArtifactError where a table lacks a column: an older version wrote it, from what is there today."""
-        missing = [column for column in columns if not self.has_column(name, column)]
-        if missing:
-            command = f"{contract.command_for(name)} --force{self.flags}"
-            text = f"{self.run / name}: of an older version, without {', '.join(missing)}; run: {command}"
-            raise ArtifactError(text, "OLD")
 
     def previous(self, name: str) -> "pl.DataFrame | None":
         """Read what this stage wrote the last time, made from whatever; nothing where it is not there whole."""
@@ -293,19 +159,6 @@ class Job:
         """Keep the one line that is printed when the files are in place."""
         self._summary = summary
 
-    @contextlib.contextmanager
-    def _readable(self, name: str) -> Iterator[None]:
-        """Say of a file that is what was written, and no table, whose it is."""
-        import polars as pl
-
-        try:
-            yield
-        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError, OSError) as error:
-            if isinstance(error, OSError) and error.errno:  # the disk's own; pyarrow's about content has no number
-                raise
-            text = f"{self.run / name}: is no table ({(str(error).splitlines() or [''])[0]})"
-            raise ArtifactError(f"{text}; run: {contract.command_for(name)}{self.flags} --force", "CORRUPT") from None
-
     def _settle(self) -> None:
         """Undo a publication that did not come to its end; a manifest that nobody can read is said later."""
         with contextlib.suppress(ArtifactError):
@@ -345,7 +198,7 @@ class Job:
             return False
         if not (self.run / name).exists():
             command = f"{contract.command_for(name)}{self.flags}"
-            if not is_planning():
+            if not planning.is_planning():
                 console.warn(f"{self.run / name}: missing, and left out; to have it again run: {command}")
             return False
         try:
@@ -357,7 +210,7 @@ class Job:
         self.release()
         return True
 
-    def _note(self, plan: Plan) -> None:
+    def _note(self, plan: planning.Plan) -> None:
         waits = [plan.to_be_written[name] for name in (*self.reads, *self.optional) if name in plan.to_be_written]
         try:
             reason = f"after {waits[0]}" if waits else self._stale()
@@ -403,34 +256,6 @@ class Job:
 
     def _line(self, text: str) -> None:
         console.line(f"{self.stage:<26} {text}")
-
-
-@contextlib.contextmanager
-def reading(run: Path, reads: Sequence[str], config: Path | None = None) -> Iterator[Job]:
-    """Check and read a run folder's files without publishing anything in it: all of one generation.
-
-    Where another process publishes meanwhile, what it has just published is read.
-    """
-    job = Job(run, "read", {"config": config}, reads=reads)
-    for attempt in range(ATTEMPTS):
-        job.manifest = manifest.read(run)
-        try:
-            job.hold(reads)
-            break
-        except ArtifactError:
-            time.sleep(0.01 * min(attempt, 10))
-            if attempt == ATTEMPTS - 1 or (attempt and manifest.read(run) == job.manifest):
-                raise
-    try:
-        yield job
-    finally:
-        job.release()
-
-
-def flags_of(run: Path, config: object) -> str:
-    """Give the flags that a command named in a message needs, to do what the one that speaks would do."""
-    named = config is not None and config != config_file.DEFAULT
-    return (f" --config {config}" if named else "") + f" --run {run}"
 
 
 def _check_columns(name: str, schema: Mapping[str, object]) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import artifacts, models
+from . import artifacts, models, options, reader
 from .errors import SettingsError
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ class IdView(StrEnum):
 
 
 def build_views(
-    run: artifacts.RunOption = artifacts.DEFAULT_RUN,
-    config: artifacts.ConfigOption = None,
+    run: options.RunOption = options.DEFAULT_RUN,
+    config: options.ConfigOption = None,
     transform: Annotated[
         Transform,
         typer.Option(
@@ -74,7 +74,7 @@ def build_views(
     seed: Annotated[
         int, typer.Option(min=0, max=2**62, help="Of all draws; a variant's do not depend on --variants.")
     ] = 1,
-    force: artifacts.ForceOption = False,
+    force: options.ForceOption = False,
 ) -> None:
     """Build pairs of views of every item: a transform hides whole features, then value dropout drops single values.
 
@@ -92,7 +92,7 @@ def build_views(
         job.done(f"{table.rows:,} items, {features} features, {variants} pairs of views, {transform}")
 
 
-def drawn(job: artifacts.Job, table: "EncodedTable", settings: dict[str, Any]) -> "Iterator[pl.DataFrame]":
+def drawn(job: reader.Reader, table: "EncodedTable", settings: dict[str, Any]) -> "Iterator[pl.DataFrame]":
     """Draw the views of the catalogue, which is this table, a block of items at a time, as views.parquet has them."""
     import polars as pl
 

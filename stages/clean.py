@@ -4,14 +4,14 @@ from typing import Annotated
 
 import typer
 
-from . import artifacts, console, contract, generations, manifest, publish
+from . import console, contract, generations, manifest, options, publish
 from .checkpoints import FOLDER, NAME, led_to
 from .errors import SettingsError
 
 
 def clean(
-    run: artifacts.RunOption = artifacts.DEFAULT_RUN,
-    config: artifacts.ConfigOption = None,  # noqa: ARG001 (gives the defaults of the others)
+    run: options.RunOption = options.DEFAULT_RUN,
+    config: options.ConfigOption = None,  # noqa: ARG001 (gives the defaults of the others)
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and leave it.")] = False,
 ) -> None:
     """Remove half-written files, what a killed publication set aside, and the checkpoints of a training that is done.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import artifacts, console
+from . import artifacts, console, options, reader
 
 if TYPE_CHECKING:
     import polars as pl
@@ -30,8 +30,8 @@ class IdRole(StrEnum):
 
 
 def compute_mi(
-    run: artifacts.RunOption = artifacts.DEFAULT_RUN,
-    config: artifacts.ConfigOption = None,
+    run: options.RunOption = options.DEFAULT_RUN,
+    config: options.ConfigOption = None,
     id: Annotated[  # noqa: A002 - the flag and the settings key have one name
         IdRole,
         typer.Option(help="The item id as a feature: unique, so its plug-in MI with f is H(f), its corrected one 0."),
@@ -42,7 +42,7 @@ def compute_mi(
     buckets: Annotated[
         int, typer.Option(min=0, max=10_000, help="Parts that a pair of many values is counted in; 0: as memory wants.")
     ] = 0,
-    force: artifacts.ForceOption = False,
+    force: options.ForceOption = False,
 ) -> None:
     """Compute the mutual information of every pair of item features, in nats over the catalogue.
 
@@ -112,7 +112,7 @@ def _known(matrix: "pl.DataFrame | None", prints: dict[str, str]) -> "tuple[list
     }
 
 
-def _codes(job: artifacts.Job, *, with_id: bool) -> "pl.DataFrame":
+def _codes(job: reader.Reader, *, with_id: bool) -> "pl.DataFrame":
     """Give one column of codes a feature."""
     import polars as pl
 

@@ -4,19 +4,19 @@ from typing import Annotated
 
 import typer
 
-from . import artifacts
+from . import artifacts, options
 
 READS = ("train.parquet", "items.parquet")
 WRITES = ("popularity.parquet",)
 
 
 def compute_popularity(
-    run: artifacts.RunOption = artifacts.DEFAULT_RUN,
-    config: artifacts.ConfigOption = None,
+    run: options.RunOption = options.DEFAULT_RUN,
+    config: options.ConfigOption = None,
     unseen_count: Annotated[
         float, typer.Option(min=1e-6, max=1.0, help="What an item never taken counts, in interactions.")
     ] = 0.01,
-    force: artifacts.ForceOption = False,
+    force: options.ForceOption = False,
 ) -> None:
     """Compute each item's share p of the training interactions, and log p, for the logQ correction.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import artifacts, console, contract, metrics_table, models, processor
+from . import artifacts, console, contract, metrics_table, models, options, planning, processor, reader
 from . import config as config_file
 from .errors import InputError
 
@@ -40,8 +40,8 @@ class Truth:
 
 
 def evaluate(
-    run: artifacts.RunOption = artifacts.DEFAULT_RUN,
-    config: artifacts.ConfigOption = None,
+    run: options.RunOption = options.DEFAULT_RUN,
+    config: options.ConfigOption = None,
     k: Annotated[
         list[int] | None, typer.Option(min=1, max=100_000, help="Length of the lists; repeatable. [default: 10 50 100]")
     ] = None,
@@ -52,7 +52,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(min=0, max=2**62, help="Of the bootstrap.")] = 1,
     threads: Annotated[int, typer.Option(min=1, max=1024, help="Processor threads.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout in place of the table.")] = False,
-    force: artifacts.ForceOption = False,
+    force: options.ForceOption = False,
 ) -> None:
     """Rank the whole catalogue for every test query by plain cosine, and compare with most-popular and with no SSL.
 
@@ -69,9 +69,9 @@ def evaluate(
             frame = _measure(truth, _recalled(job, truth, max(settings["k"]), baseline=_is_fair(job)), settings)
             job.write("metrics.parquet", frame)
             job.done(f"{len(truth.pair_items):,} test pairs of {len(truth.queries):,} queries")
-    if artifacts.is_planning():
+    if planning.is_planning():
         return
-    with artifacts.reading(run, WRITES, config) as published:
+    with reader.reading(run, WRITES, config) as published:
         frame = published.read("metrics.parquet")
     if as_json:
         console.out.print(json.dumps(frame.to_dicts()), soft_wrap=True)
@@ -79,7 +79,7 @@ def evaluate(
         metrics_table.show(frame, head_share)
 
 
-def truth_of(job: artifacts.Job) -> Truth:
+def truth_of(job: reader.Reader) -> Truth:
     """Read the held-out pairs and what came before them."""
     import polars as pl
     import torch
@@ -100,7 +100,7 @@ def truth_of(job: artifacts.Job) -> Truth:
     return Truth(rows, held.items, queries, (offsets, taken), counts)
 
 
-def _is_fair(job: artifacts.Job) -> bool:
+def _is_fair(job: reader.Reader) -> bool:
     """Tell whether the model without SSL, where there is one, was trained with the settings of the other."""
     with_ssl, without = (
         job.manifest["stages"].get(f"train{flag}", {}).get("settings", {}) for flag in ("", " --no-ssl")
@@ -120,7 +120,7 @@ def _is_fair(job: artifacts.Job) -> bool:
     return not differ
 
 
-def _recalled(job: artifacts.Job, truth: Truth, k: int, *, baseline: bool) -> "dict[str, Tensor]":
+def _recalled(job: reader.Reader, truth: Truth, k: int, *, baseline: bool) -> "dict[str, Tensor]":
     """Give each model's lists for the test queries: name -> (Q, k) item rows."""
     from ssl_recall import retrieval
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import artifacts, console, contract, models, new_items, processor, publish, sources
+from . import artifacts, console, contract, models, new_items, options, processor, publish, reader, sources
 from .errors import NumberError, SettingsError
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ MODEL = ("model/weights.safetensors", "model/model.json")
 
 
 def export_embeddings(
-    run: artifacts.RunOption = artifacts.DEFAULT_RUN,
-    config: artifacts.ConfigOption = None,
+    run: options.RunOption = options.DEFAULT_RUN,
+    config: options.ConfigOption = None,
     ssl: Annotated[bool, typer.Option(help="--no-ssl exports the model in RUN/no-ssl/.")] = True,
     queries: Annotated[bool, typer.Option(help="Export the query vectors too; evaluate needs them.")] = True,
     items: Annotated[
@@ -43,7 +43,7 @@ def export_embeddings(
     threads: Annotated[
         int, typer.Option(min=1, max=1024, help="Processor threads; another number changes the last digits.")
     ] = 1,
-    force: artifacts.ForceOption = False,
+    force: options.ForceOption = False,
 ) -> None:
     """Write unit vectors: item_id, embedding for every item, query_id, embedding for every query.
 
@@ -63,7 +63,7 @@ def export_embeddings(
         target = output or run / f"{folder}new_item_embeddings.parquet"
         _refuse_to_overwrite(target, items, run)
         publish.probe(target.parent)
-        with artifacts.reading(run, reads, config) as job:
+        with reader.reading(run, reads, config) as job:
             _export_new(job, folder, items, target, device, threads)
         return
     with artifacts.Job(run, stage, settings, reads=reads, writes=writes, force=force) as job:
@@ -82,7 +82,7 @@ def export_embeddings(
         job.done(f"{summary}, width {shape['width']}")
 
 
-def _item_vectors(job: artifacts.Job, model: "TwoTower") -> "Iterator[pl.DataFrame]":
+def _item_vectors(job: reader.Reader, model: "TwoTower") -> "Iterator[pl.DataFrame]":
     """Embed the catalogue PART rows at a time, so that memory does not grow with it."""
     from ssl_recall import features, training
 
@@ -93,7 +93,7 @@ def _item_vectors(job: artifacts.Job, model: "TwoTower") -> "Iterator[pl.DataFra
         yield _frame(part.select("item_id"), vectors)
 
 
-def _query_vectors(job: artifacts.Job, model: "TwoTower", history: int) -> "pl.DataFrame":
+def _query_vectors(job: reader.Reader, model: "TwoTower", history: int) -> "pl.DataFrame":
     """Embed every query as it stands before the test period."""
     from ssl_recall import training
 
@@ -121,7 +121,7 @@ def _refuse_to_overwrite(target: Path, items: Path, run: Path) -> None:
         raise SettingsError(f"--output {target}: is a file of the run folder; give another name", "OUTPUT")
 
 
-def _export_new(job: artifacts.Job, folder: str, source: Path, target: Path, device: str, threads: int) -> None:
+def _export_new(job: reader.Reader, folder: str, source: Path, target: Path, device: str, threads: int) -> None:
     """Embed a user's table of items with the trained model and publish the vectors where the user wants them."""
     from ssl_recall import training
 

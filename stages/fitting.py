@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from . import artifacts, console, models, processor
+from . import console, models, processor, reader
 from .errors import InputError, NumberError, SettingsError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class SelectOn(StrEnum):
 
 
 def fitted(
-    job: artifacts.Job,
+    job: reader.Reader,
     settings: dict[str, Any],
     place: "torch.device",
     title: str = "",
@@ -64,7 +64,7 @@ def fitted(
 
 
 def load(
-    job: artifacts.Job, settings: dict[str, Any], masks: "Packed | None" = None
+    job: reader.Reader, settings: dict[str, Any], masks: "Packed | None" = None
 ) -> tuple["TrainingData", "HeldOut"]:
     """Turn the artifacts into tensors."""
     import torch

@@ -3,7 +3,7 @@
 import json
 from typing import TYPE_CHECKING, Any
 
-from . import artifacts, contract
+from . import artifacts, contract, reader
 from .errors import ArtifactError, SettingsError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def device_of(name: str) -> "torch.device":
     return torch.device(name)
 
 
-def tables(job: artifacts.Job) -> tuple["EncodedTable", "EncodedTable"]:
+def tables(job: reader.Reader) -> tuple["EncodedTable", "EncodedTable"]:
     """Read the catalogue and the queries as tensors."""
     features = job.read("features.parquet")
     return table(job, "items.parquet", features.filter(side="item")), table(
@@ -38,7 +38,7 @@ def tables(job: artifacts.Job) -> tuple["EncodedTable", "EncodedTable"]:
     )
 
 
-def outlines(job: artifacts.Job) -> tuple["EncodedTable", "EncodedTable"]:
+def outlines(job: reader.Reader) -> tuple["EncodedTable", "EncodedTable"]:
     """Read one row of the catalogue and one of the queries: what a model is built from."""
     from ssl_recall.features import encoded_table
 
@@ -55,14 +55,14 @@ def columns_of(features: "pl.DataFrame") -> list[str]:
     return codes + features.filter(kind="dense")["feature"].to_list()
 
 
-def table(job: artifacts.Job, name: str, features: "pl.DataFrame") -> "EncodedTable":
+def table(job: reader.Reader, name: str, features: "pl.DataFrame") -> "EncodedTable":
     """Read one of the two as tensors."""
     from ssl_recall.features import encoded_table
 
     return encoded_table(job.read(name, columns_of(features)), features)
 
 
-def log_from(job: artifacts.Job, name: str, query_count: int) -> "Interactions":
+def log_from(job: reader.Reader, name: str, query_count: int) -> "Interactions":
     """Read a table of interactions without its times, a batch of rows at a time, into eight bytes an interaction."""
     import numpy as np
     import torch
@@ -99,7 +99,7 @@ def log_of(frame: "pl.DataFrame", query_count: int) -> "Interactions":
     )
 
 
-def log_before_test(job: artifacts.Job, query_count: int) -> "Interactions":
+def log_before_test(job: reader.Reader, query_count: int) -> "Interactions":
     """Read what queries took up to the test period, with its times: the history that a test query is described by."""
     import polars as pl
 
@@ -144,7 +144,7 @@ SHARED = ("query.embeddings.weight", "item.embeddings.weight")  # one table unde
 
 
 def load(
-    job: artifacts.Job, folder: str, items: "EncodedTable", queries: "EncodedTable"
+    job: reader.Reader, folder: str, items: "EncodedTable", queries: "EncodedTable"
 ) -> tuple["TwoTower", dict[str, Any]]:
     """Read a model for these tables; gives it with its shape. Raises ArtifactError when they do not fit it."""
     from safetensors import SafetensorError

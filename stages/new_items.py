@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import artifacts, console, feature_columns, sources, tables
+from . import console, feature_columns, reader, sources, tables
 
 if TYPE_CHECKING:
     import polars as pl
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ssl_recall.features import EncodedTable
 
 
-def read(job: artifacts.Job, path: Path) -> "tuple[pl.Series, EncodedTable]":
+def read(job: reader.Reader, path: Path) -> "tuple[pl.Series, EncodedTable]":
     """Give the ids and the codes of a user's table: columns in any order, others ignored.
 
     An id without a vector of its own is the default; a value outside the vocabulary is unknown, and counted. Raises

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import artifacts, catalogue, console, events, feature_columns, limits, tables
+from . import artifacts, catalogue, console, events, feature_columns, limits, options, tables
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,8 +34,8 @@ def prepare(
     interactions: Annotated[Path, typer.Option(help="Parquet or CSV: a file, a folder or a glob.")],
     items: Annotated[Path, typer.Option(help="The catalogue, one row an item.")],
     queries: Annotated[Path | None, typer.Option(help="Features of the queries (users, or seed items).")] = None,
-    run: artifacts.RunOption = artifacts.DEFAULT_RUN,
-    config: artifacts.ConfigOption = None,
+    run: options.RunOption = options.DEFAULT_RUN,
+    config: options.ConfigOption = None,
     query_id: Annotated[str, typer.Option(help="Column of the query's id.")] = "query_id",
     item_id: Annotated[str, typer.Option(help="Column of the item's id.")] = "item_id",
     timestamp: Annotated[str | None, typer.Option(help="Column of the time; with it the split is by time.")] = None,
@@ -84,7 +84,7 @@ def prepare(
     seed: Annotated[
         int, typer.Option(min=0, max=2**62, help="Of the split where there is no time, and of --train-fraction.")
     ] = 1,
-    force: artifacts.ForceOption = False,
+    force: options.ForceOption = False,
 ) -> None:
     """Check the interactions and the catalogue, encode the features, split by time (or by a seeded hash of the pair).
 

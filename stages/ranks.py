@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import arms, artifacts, evaluate, fitting, models, processor, publish
+from . import arms, evaluate, fitting, models, processor, publish, reader
 from .errors import NumberError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Cell:
         return int(self.arm.train["seed"])
 
 
-def cell(job: artifacts.Job, reads: Sequence[str], config: Path | None, arm: arms.Arm, seed: int, depth: int) -> Cell:
+def cell(job: reader.Reader, reads: Sequence[str], config: Path | None, arm: arms.Arm, seed: int, depth: int) -> Cell:
     """Name the file of an arm and a seed: the key is of the version, the settings, the inputs and the depth."""
     seeded, depth = arm.seeded(seed), max(depth, DEPTH)
     key = seeded.key({name: job.inputs[name] for name in reads}, depth)
@@ -56,7 +56,7 @@ def cell(job: artifacts.Job, reads: Sequence[str], config: Path | None, arm: arm
 def measure(cell: Cell) -> str:
     """Train the arm, rank the whole catalogue for every test query, publish the file, and say what came out."""
     start = time.monotonic()
-    with artifacts.reading(cell.run, cell.reads, cell.config) as job:
+    with reader.reading(cell.run, cell.reads, cell.config) as job:
         place = models.device_of(cell.arm.train["device"])
         processor.use(1, place)
         model, data, curve, best = arms.trained(job, cell.arm, place)
@@ -101,7 +101,7 @@ def seeds_of(run: Path) -> set[int]:
 
 
 def _places(
-    job: artifacts.Job, model: "TwoTower", data: "TrainingData", truth: evaluate.Truth, history: int, depth: int
+    job: reader.Reader, model: "TwoTower", data: "TrainingData", truth: evaluate.Truth, history: int, depth: int
 ) -> "torch.Tensor":
     """Rank the catalogue for the test queries as they stand before the test: -> (P,) int32, 0 beyond the depth."""
     from ssl_recall import metrics, retrieval, training

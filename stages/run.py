@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from . import artifacts, manifest
 from . import config as config_file
+from . import manifest, options
 from .errors import ArtifactError, SettingsError
 
 PIPELINE: tuple[tuple[str, ...], ...] = (
@@ -28,10 +28,10 @@ BaselineOption = Annotated[bool, typer.Option(help="Also train the model without
 
 def run(
     ctx: typer.Context,
-    run: artifacts.RunOption = artifacts.DEFAULT_RUN,
-    config: artifacts.ConfigOption = None,
+    run: options.RunOption = options.DEFAULT_RUN,
+    config: options.ConfigOption = None,
     baseline: BaselineOption = True,
-    force: artifacts.ForceOption = False,
+    force: options.ForceOption = False,
 ) -> None:
     """Run all stages in order, each only where its settings or what it reads have changed, and say why.
 

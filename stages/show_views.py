@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import artifacts, console
+from . import console, options, reader
 from .errors import SettingsError
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ HIDDEN, MISSING = "default", "(missing)"
 
 def show_views(
     item: Annotated[str, typer.Argument(metavar="ITEM", help="An item id of the catalogue.")],
-    run: artifacts.RunOption = artifacts.DEFAULT_RUN,
-    config: artifacts.ConfigOption = None,
+    run: options.RunOption = options.DEFAULT_RUN,
+    config: options.ConfigOption = None,
     variant: Annotated[int | None, typer.Option(min=0, help="Only this variant. [default: all]")] = None,
 ) -> None:
     """Print the pairs of views of one item in words, a table a variant; what is hidden reads `default`.
@@ -29,7 +29,7 @@ def show_views(
     Reads features, vocabulary, items and views; writes nothing. What is missing, and the id of an item that is too rare
     for an id vector, is `default` in any view; a value that the vocabulary does not hold is `unknown`.
     """
-    with artifacts.reading(run, READS, config) as job:
+    with reader.reading(run, READS, config) as job:
         import polars as pl
 
         from ssl_recall import features, views

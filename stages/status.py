@@ -7,15 +7,15 @@ from typing import Annotated
 
 import typer
 
-from . import artifacts, console, manifest
+from . import console, manifest, options, planning, reader
 from .errors import ArtifactError, StageError
 from .run import OPTIONAL, BaselineOption, optional_steps, steps_of
 
 
 def status(
     ctx: typer.Context,
-    run: artifacts.RunOption = artifacts.DEFAULT_RUN,
-    config: artifacts.ConfigOption = None,
+    run: options.RunOption = options.DEFAULT_RUN,
+    config: options.ConfigOption = None,
     baseline: BaselineOption = True,
     verify: Annotated[
         bool, typer.Option("--verify", help="Hash every file that the manifest names; exit 4 when one is not whole.")
@@ -30,7 +30,7 @@ def status(
     if verify:
         _verify(run, config, as_json=as_json)
         return
-    with artifacts.planning() as plan:
+    with planning.planning() as plan:
         for step in steps_of(ctx, run, config, baseline=baseline):
             step()
         for name, step in optional_steps(ctx, run, config).items():
@@ -53,7 +53,7 @@ def _verify(run: Path, config: Path | None, *, as_json: bool) -> None:
     names = sorted(name for entry in told["stages"].values() for name in entry["outputs"])
     if not names:
         raise ArtifactError(f"{run}: no stage has been run there; run: ssl-recall run --run {run}", "MISSING")
-    problems = {name: _problem(run, told, name, artifacts.flags_of(run, config)) for name in names}
+    problems = {name: _problem(run, told, name, reader.flags_of(run, config)) for name in names}
     if as_json:
         console.out.print(json.dumps([{"file": n, "problem": p} for n, p in problems.items()]), soft_wrap=True)
     else:

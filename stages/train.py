@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import artifacts, checkpoints, console, contract, fitting, guesses, models, processor, signals
+from . import artifacts, checkpoints, console, contract, fitting, guesses, models, options, planning, processor, signals
 from .errors import NumberError, Stopped
 from .fitting import K, SeedPer, SelectOn
 
@@ -24,8 +24,8 @@ FEW = 500  # steps in all under which a model has hardly left its first weights
 
 
 def train(
-    run: artifacts.RunOption = artifacts.DEFAULT_RUN,
-    config: artifacts.ConfigOption = None,
+    run: options.RunOption = options.DEFAULT_RUN,
+    config: options.ConfigOption = None,
     ssl: Annotated[bool, typer.Option(help="Train the self-supervised task too; --no-ssl goes to RUN/no-ssl/.")] = True,
     ssl_weight: Annotated[float, typer.Option(min=0.0, max=1000.0, help="alpha in L = L_main + alpha L_self.")] = 0.1,
     ssl_batch_size: Annotated[int, typer.Option(min=2, help="Items drawn uniformly a step.")] = 512,
@@ -100,7 +100,7 @@ def train(
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse to go on where the end would not be bit-exact to an unstopped one.")
     ] = False,
-    force: artifacts.ForceOption = False,
+    force: options.ForceOption = False,
 ) -> None:
     """Train query and item towers: in-batch softmax with logQ, plus the self-supervised task on the item tower.
 
@@ -115,7 +115,7 @@ def train(
     writes = tuple(folder + name for name in WRITES)
     stage = "train" if ssl else "train --no-ssl"
     with artifacts.Job(run, stage, settings, reads=reads, writes=writes, force=force) as job:
-        if artifacts.is_planning():
+        if planning.is_planning():
             return
         with signals.noted() as asked:
             keeper = checkpoints.Keeper(job, folder, checkpoint_seconds, asked, strict=strict)

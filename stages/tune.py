@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import arms, artifacts, best_trials, console, models, processor, search_space, workers
+from . import arms, artifacts, best_trials, console, models, options, planning, processor, reader, search_space, workers
 from . import config as config_file
 from .errors import ArtifactError, InputError, NumberError, SettingsError
 from .fitting import SelectOn
@@ -42,8 +42,8 @@ class Candidate:
 
 def tune(
     ctx: typer.Context,
-    run: artifacts.RunOption = artifacts.DEFAULT_RUN,
-    config: artifacts.ConfigOption = None,
+    run: options.RunOption = options.DEFAULT_RUN,
+    config: options.ConfigOption = None,
     arm: Annotated[
         list[str] | None,
         typer.Option(help="An arm of `ablate`; repeatable. [default: no-ssl ssl]", show_default=False),
@@ -55,7 +55,7 @@ def tune(
         SelectOn, typer.Option(help="The validation recall that is to be as large as possible.")
     ] = SelectOn.BALANCED,
     seed: Annotated[int, typer.Option(min=0, max=2**30, help="Of the search.")] = 1,
-    force: artifacts.ForceOption = False,
+    force: options.ForceOption = False,
 ) -> None:
     """Search the settings of arms, the same number of trials for each, on the validation interactions alone.
 
@@ -64,7 +64,7 @@ def tune(
     of the settings file. The studies are kept in RUN/tuning/: a stopped search goes on where it was, and one with more
     --trials goes on from there.
     """
-    if not artifacts.is_planning():
+    if not planning.is_planning():
         _need_optuna()
     every = arms.known(ctx, config)
     picked = arms.chosen(every, arm or [arms.BASE, arms.OWN])
@@ -86,9 +86,9 @@ def tune(
             best = {row["arm"]: row["value"] for row in rows if row["best"]}
             said = ", ".join(f"{name} {best[name]:.4f}" if name in best else f"{name} none" for name in picked)
             job.done(f"{trials} trials for each arm, best {select_on}: {said}")
-    if artifacts.is_planning():
+    if planning.is_planning():
         return
-    with artifacts.reading(run, WRITES, config) as published:
+    with reader.reading(run, WRITES, config) as published:
         plain, file = arms.plain(ctx, config), config or config_file.DEFAULT
         best_trials.show(published.read("tuning.parquet"), picked, plain, select_on, file)
 
@@ -106,7 +106,7 @@ def validate(candidate: Candidate) -> dict[str, Any] | None:
     start, arm = time.monotonic(), candidate.arm.tuned(candidate.settings)
     found: list[dict[str, Any]] = []
     epochs = 0
-    with artifacts.reading(candidate.run, READS, candidate.config) as job:
+    with reader.reading(candidate.run, READS, candidate.config) as job:
         place = models.device_of(arm.train["device"])
         processor.use(1, place)
         for seed in range(1, candidate.seeds + 1):

@@ -23,7 +23,7 @@ import polars as pl
 import torch
 
 from ssl_recall import batches, metrics, retrieval, validation
-from stages import artifacts, evaluate, fitting, models, processor
+from stages import artifacts, evaluate, fitting, models, processor, reader
 
 READS = ("train.parquet", "validation.parquet", "test.parquet", "popularity.parquet", "queries.parquet")
 KEY = ["data", "fraction", "model", "seed", "settings"]
@@ -66,7 +66,7 @@ def main() -> None:
     options = parser.parse_args()
     processor.use(1, torch.device("cpu"))
 
-    with artifacts.reading(options.run, READS) as job:
+    with reader.reading(options.run, READS) as job:
         truth = evaluate.truth_of(job)
         rows = job.rows("queries.parquet")
         sample, log = held_out(job, truth.counts, rows), models.log_from(job, "train.parquet", rows)

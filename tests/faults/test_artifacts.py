@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from stages import artifacts, manifest, publish
+from stages import manifest, publish, reader
 from stages.cli import main
 from stages.errors import StageError
 
@@ -68,7 +68,7 @@ def test_f10_every_one_of_300_flipped_bits_is_refused_and_status_verify_names_th
         flipped[rng.randrange(len(sound))] ^= 1 << rng.randrange(8)
         path.write_bytes(flipped)
         try:
-            with artifacts.reading(trained, names(trained)):
+            with reader.reading(trained, names(trained)):
                 pass
         except StageError as error:
             caught += error.code == 4

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from stages import artifacts, manifest
+from stages import manifest, reader
 from stages.artifacts import Job
 from stages.errors import ArtifactError
 
@@ -53,7 +53,7 @@ def publish(run: Path, first: int, last: int | None = None, before: tuple[str, .
 
 def generation(run: Path) -> set[str]:
     """Give the generations of what a reader sees, and hold them to be whole."""
-    with artifacts.reading(run, NAMES) as job:
+    with reader.reading(run, NAMES) as job:
         seen = {name: job.path(name).read_bytes() for name in NAMES}
     numbers = {text.split(b" ", 1)[0].decode() for text in seen.values()}
     for name, text in seen.items():

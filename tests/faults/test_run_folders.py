@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from stages import artifacts, generations, manifest
+from stages import generations, manifest, reader
 from stages.errors import ArtifactError
 
 NAMES = ("train.parquet", "validation.parquet", "test.parquet")
@@ -36,7 +36,7 @@ def published(run: Path, mark: str) -> "subprocess.CompletedProcess[str]":
 
 def seen(run: Path) -> str:
     """Give the mark that all three files have for a reader."""
-    with artifacts.reading(run, NAMES) as job:
+    with reader.reading(run, NAMES) as job:
         marks = {job.path(name).read_text().split()[1] for name in NAMES}
     assert len(marks) == 1, f"mixed: {marks}"
     return marks.pop()

@@ -21,7 +21,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stages import artifacts, manifest, publish
+from stages import manifest, publish, reader
 from stages.artifacts import Job
 from stages.errors import ArtifactError, LockedError, SettingsError, StageError
 
@@ -288,7 +288,7 @@ def test_a_missing_file_of_the_model_without_ssl_names_its_own_command(tmp_path:
     reads = ("no-ssl/model/weights.safetensors",)
     with (
         pytest.raises(ArtifactError, match=r"run: ssl-recall train --no-ssl --run "),
-        artifacts.reading(tmp_path, reads),
+        reader.reading(tmp_path, reads),
     ):
         pass
 
@@ -314,14 +314,14 @@ def test_an_input_that_was_made_from_other_inputs_is_refused(run: Path) -> None:
 
 def test_reading_checks_too_and_writes_nothing(run: Path) -> None:
     before = tree(run)
-    with artifacts.reading(run, ["popularity.parquet"]) as job:
+    with reader.reading(run, ["popularity.parquet"]) as job:
         assert job.read("popularity.parquet").equals(POPULARITY)
         assert job.read("popularity.parquet", ["p"]).columns == ["p"]
     assert tree(run) == before
     (run / "popularity.parquet").write_bytes(b"PAR1")
     with (
         pytest.raises(ArtifactError, match="ssl-recall compute-popularity"),
-        artifacts.reading(run, ["popularity.parquet"]),
+        reader.reading(run, ["popularity.parquet"]),
     ):
         pass
 
@@ -393,7 +393,7 @@ def test_a_table_is_held_to_the_contract(run: Path) -> None:
 
 def test_a_stage_reads_and_writes_what_it_says_and_nothing_else(run: Path) -> None:
     with (
-        pytest.raises(AssertionError, match=r"compute-popularity does not say that it reads views\.parquet"),
+        pytest.raises(AssertionError, match=r"views\.parquet is not among the files that were asked for"),
         Job(run, "compute-popularity", {}, reads=("train.parquet",), writes=("popularity.parquet",)) as job,
     ):
         job.read("views.parquet")

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
-from stages import artifacts, config
+from stages import config, options
 from stages.errors import SettingsError
 
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -18,8 +18,8 @@ app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
 
 @app.command("compute-mi")
 def compute_mi(
-    run: artifacts.RunOption = artifacts.DEFAULT_RUN,
-    config: artifacts.ConfigOption = None,
+    run: options.RunOption = options.DEFAULT_RUN,
+    config: options.ConfigOption = None,
     shuffles: Annotated[int, typer.Option(min=1, max=99)] = 1,
     rate: Annotated[float, typer.Option(min=0.0)] = 0.5,
     corrected: bool = True,
@@ -33,13 +33,13 @@ def compute_mi(
 
 
 @app.command("train")
-def train(run: artifacts.RunOption = artifacts.DEFAULT_RUN, config: artifacts.ConfigOption = None) -> None:
+def train(run: options.RunOption = options.DEFAULT_RUN, config: options.ConfigOption = None) -> None:
     print(json.dumps({"run": str(run), "config": str(config)}))
 
 
 @app.command("run")
 def run(
-    run: artifacts.RunOption = artifacts.DEFAULT_RUN, config: artifacts.ConfigOption = None, baseline: bool = True
+    run: options.RunOption = options.DEFAULT_RUN, config: options.ConfigOption = None, baseline: bool = True
 ) -> None:
     print(json.dumps({"run": str(run), "config": str(config), "baseline": baseline}))
 
@@ -116,7 +116,7 @@ def test_no_key_is_passed_over(folder: Path, key: str) -> None:
 def test_a_stage_takes_only_its_own_table(folder: Path) -> None:
     (folder / "ssl-recall.toml").write_text('[train]\nrun = "runs/train"\n[compute_mi]\nrate = 0.1')
     assert said("train") == {"run": "runs/train", "config": "ssl-recall.toml"}
-    assert said("compute-mi")["run"] == str(artifacts.DEFAULT_RUN)
+    assert said("compute-mi")["run"] == str(options.DEFAULT_RUN)
 
 
 def test_a_stage_s_own_run_folder_wins_over_the_shared_one(folder: Path) -> None:
@@ -132,12 +132,12 @@ def test_a_table_may_be_written_like_its_command(folder: Path) -> None:
 
 def test_the_command_run_has_a_table_of_its_own(folder: Path) -> None:
     (folder / "ssl-recall.toml").write_text("[run]\nbaseline = false")
-    assert said("run") == {"run": str(artifacts.DEFAULT_RUN), "config": "ssl-recall.toml", "baseline": False}
-    assert said("train")["run"] == str(artifacts.DEFAULT_RUN)
+    assert said("run") == {"run": str(options.DEFAULT_RUN), "config": "ssl-recall.toml", "baseline": False}
+    assert said("train")["run"] == str(options.DEFAULT_RUN)
 
 
 def test_without_a_file_the_defaults_hold(folder: Path) -> None:
-    assert said("train") == {"run": str(artifacts.DEFAULT_RUN), "config": "None"}
+    assert said("train") == {"run": str(options.DEFAULT_RUN), "config": "None"}
 
 
 def test_a_named_file_stands_in_for_the_one_in_the_folder(folder: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_named_file_stands_in_for_the_one_in_the_folder(folder: Path) -> None:
 
 def test_an_empty_file_says_nothing(folder: Path) -> None:
     (folder / "ssl-recall.toml").write_text("# all as it comes\n[train]\n")
-    assert said("train")["run"] == str(artifacts.DEFAULT_RUN)
+    assert said("train")["run"] == str(options.DEFAULT_RUN)
 
 
 def test_a_command_that_stands_alone_reads_its_table_too(folder: Path) -> None:

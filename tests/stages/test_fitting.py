@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stages import artifacts, models
+from stages import models, reader
 from stages.build_views import build_views
 from stages.errors import NumberError
 from stages.fitting import Fit, load
@@ -51,7 +51,7 @@ class Halt:
 def fresh(shop: Path) -> Callable[[], Fit]:
     """Makes trainings that stand before their first step: 3 steps of warm-up, then passes of 5."""
     build_views(shop / "run", variants=3)
-    with artifacts.reading(shop / "run", (*READS, "views.parquet")) as job:
+    with reader.reading(shop / "run", (*READS, "views.parquet")) as job:
         data, held_out = load(job, SETTINGS)
         features = job.read("features.parquet")
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.numpy import load_file
 
 from ssl_recall import training
-from stages import artifacts, models
+from stages import models, reader
 from stages.build_views import build_views
 from stages.compute_mi import compute_mi
 from stages.compute_popularity import compute_popularity
@@ -165,7 +165,7 @@ def test_an_exported_query_knows_what_it_took_up_to_the_test_and_nothing_later(r
     exported = pl.read_parquet(run / "query_embeddings.parquet")["embedding"].to_numpy()
     names = ("features", "items", "queries", "train", "validation", "test")
     files = [*(f"{name}.parquet" for name in names), "model/weights.safetensors", "model/model.json"]
-    with artifacts.reading(run, files) as job:
+    with reader.reading(run, files) as job:
         items, queries = models.tables(job)
         model, shape = models.load(job, "", items, queries)
         logs = {name: job.read(f"{name}.parquet") for name in ("train", "validation", "test")}
@@ -220,7 +220,7 @@ def test_an_epoch_s_line_names_what_is_held_out_of_all_the_tail_and_the_cold() -
 
 def test_the_log_that_is_trained_on_is_the_table(run: Path) -> None:
     table = pl.read_parquet(run / "train.parquet")
-    with artifacts.reading(run, ("train.parquet",)) as job:
+    with reader.reading(run, ("train.parquet",)) as job:
         log = models.log_from(job, "train.parquet", 40)
     assert (log.queries.dtype, log.items.dtype) == (torch.int32, torch.int32)
     assert log.queries.tolist() == table["query_index"].to_list()

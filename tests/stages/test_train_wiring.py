@@ -11,7 +11,7 @@ import torch
 
 from ssl_recall import batches, steps, training, validation
 from ssl_recall.features import EncodedTable, Kind
-from stages import artifacts
+from stages import reader
 from stages.build_views import build_views
 from stages.compute_mi import compute_mi
 from stages.compute_popularity import compute_popularity
@@ -70,7 +70,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def loaded(run: Path, **settings: Any) -> tuple[steps.TrainingData, validation.HeldOut]:
-    with artifacts.reading(run, (*READS, VIEWS)) as job:
+    with reader.reading(run, (*READS, VIEWS)) as job:
         return load(job, SETTINGS | settings)
 
 

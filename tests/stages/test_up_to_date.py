@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages import artifacts, manifest, sources
+from stages import manifest, planning, sources
 from stages.artifacts import Job
 
 POPULARITY = pl.DataFrame({"item_id": ["a", "b"], "count": [3, 1], "p": [0.75, 0.25], "log_p": [-0.288, -1.386]})
@@ -191,7 +191,7 @@ def test_another_version_of_the_code_makes_a_stage_stale(run: Path, capsys: pyte
 
 
 def test_planning_says_what_would_run_and_why(run: Path) -> None:
-    with artifacts.planning() as plan:
+    with planning.planning() as plan:
         prepare(run, seed=2)
         popularity(run)
         publish(run, "evaluate", "metrics.parquet", reads=("popularity.parquet",))
@@ -200,7 +200,7 @@ def test_planning_says_what_would_run_and_why(run: Path) -> None:
         ("compute-popularity", "after prepare"),
         ("evaluate", "after compute-popularity"),
     ]
-    with artifacts.planning() as plan:
+    with planning.planning() as plan:
         prepare(run)
         popularity(run)
         publish(run, "evaluate", "metrics.parquet", reads=("popularity.parquet",))
@@ -210,7 +210,7 @@ def test_planning_says_what_would_run_and_why(run: Path) -> None:
 def test_planning_writes_nothing_and_makes_no_folder(run: Path, tmp_path: Path) -> None:
     (run / "train.parquet").write_bytes(b"damaged")
     before = tree(tmp_path)
-    with artifacts.planning() as plan:
+    with planning.planning() as plan:
         assert prepare(run, seed=2).up_to_date
         assert popularity(run).up_to_date
         assert prepare(tmp_path / "elsewhere").up_to_date
@@ -221,7 +221,7 @@ def test_planning_writes_nothing_and_makes_no_folder(run: Path, tmp_path: Path) 
 
 def test_planning_reports_a_damaged_input(run: Path) -> None:
     (run / "train.parquet").write_bytes(b"damaged")
-    with artifacts.planning() as plan:
+    with planning.planning() as plan:
         popularity(run)
     ((stage, reason),) = plan.stages
     assert stage == "compute-popularity"
@@ -230,14 +230,14 @@ def test_planning_reports_a_damaged_input(run: Path) -> None:
 
 
 def test_planning_needs_no_lock(run: Path) -> None:
-    with Job(run, "train", {}, writes=("training.parquet",)) as holder, artifacts.planning() as plan:
+    with Job(run, "train", {}, writes=("training.parquet",)) as holder, planning.planning() as plan:
         holder.up_to_date = True  # it publishes nothing
         prepare(run)
     assert plan.stages == [("prepare", None)]
 
 
 def test_after_a_plan_a_stage_works_again(run: Path) -> None:
-    with pytest.raises(ZeroDivisionError), artifacts.planning():
+    with pytest.raises(ZeroDivisionError), planning.planning():
         raise ZeroDivisionError
     assert not prepare(run, seed=2).up_to_date
 
