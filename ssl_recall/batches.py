@@ -9,7 +9,7 @@ from torch import Tensor
 from .features import DEFAULT, Bags, EncodedTable
 
 ID_DROPOUT, SSL, NEGATIVES, FEATURE_DROPOUT = 0, 1, 3, 4  # the streams of a step: the last number of their keys
-WARM_UP = -2  # in the place of an epoch: the steps before the first
+VALIDATION, WARM_UP = -1, -2  # in the place of an epoch: the validation queries, and the steps before the first
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,11 @@ from . import (
     planning,
     ranks,
     reader,
+    signals,
     train,
     workers,
 )
+from .errors import Stopped
 
 if TYPE_CHECKING:
     import polars as pl
@@ -140,9 +142,9 @@ def _measure(cells: list[ranks.Cell], pairs: int, jobs: int, *, force: bool) -> 
             for cell, said in results:
                 console.line(f"{'ablate':<26} {cell.arm.name} seed {cell.seed}: {said}")
                 advance(1)
-    except KeyboardInterrupt:
-        console.line(f"{'ablate':<26} stopped; what has been trained is kept, and the same command goes on from there")
-        raise
+    except (KeyboardInterrupt, signals.Terminated) as error:
+        text = f"stopped; what has been trained is kept; to go on run: {console.same_command()}"
+        raise Stopped(text, signals.number_of(error)) from None
 
 
 def _places(cell: ranks.Cell, pairs: int) -> "Tensor":

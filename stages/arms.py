@@ -18,8 +18,6 @@ from .errors import SettingsError
 if TYPE_CHECKING:
     import torch
 
-    from ssl_recall.steps import TrainingData
-    from ssl_recall.towers import TwoTower
 
 BASE = "no-ssl"  # what every arm is compared with
 OWN = "ssl"  # the settings as they are
@@ -136,10 +134,8 @@ def with_precision(arms: Mapping[str, Arm]) -> dict[str, Arm]:
     return {name: replace(arm, train=arm.train | {"bf16": takes[wanted[name]]}) for name, arm in arms.items()}
 
 
-def trained(
-    job: reader.Reader, arm: Arm, place: "torch.device"
-) -> tuple["TwoTower", "TrainingData", list[dict[str, Any]], dict[str, Any]]:
-    """Draw the arm's views and train it, all in memory: the model, what it learned from, the curve, its best epoch."""
+def trained(job: reader.Reader, arm: Arm, place: "torch.device") -> fitting.Fit:
+    """Draw the arm's views and train it, all in memory."""
     from ssl_recall import views
 
     masks = None

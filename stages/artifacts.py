@@ -5,8 +5,9 @@ those of the manifest: content counts, never the time of a file.
 """
 
 import contextlib
+import errno
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
 
@@ -44,6 +45,8 @@ class Job(reader.Reader):
         self.up_to_date = False
         self._staged: dict[str, Path] = {}
         self._summary = ""
+        self._then: Callable[[], None] | None = None
+        self._started, self._new = 0.0, False
         self._lock: IO[str] | None = None
 
     def __enter__(self) -> Self:
@@ -88,6 +91,8 @@ class Job(reader.Reader):
         try:
             if kind is None and not self.up_to_date:
                 self._publish()
+                if self._then is not None:
+                    self._then()
                 self._line(f"{self._summary}  {time.monotonic() - self._started:.1f} s")
         finally:
             for temporary in self._staged.values():
@@ -155,9 +160,9 @@ class Job(reader.Reader):
             yield file
             publish.sync(file)
 
-    def done(self, summary: str) -> None:
-        """Keep the one line that is printed when the files are in place."""
-        self._summary = summary
+    def done(self, summary: str, then: Callable[[], None] | None = None) -> None:
+        """Keep the line that is printed when the files are in place, and what is to be done then, under the lock."""
+        self._summary, self._then = summary, then
 
     def _settle(self) -> None:
         """Undo a publication that did not come to its end; a manifest that nobody can read is said later."""
@@ -165,7 +170,12 @@ class Job(reader.Reader):
             generations.settle(self.run, manifest.read(self.run))
 
     def _probe(self) -> None:
-        """Refuse at once a folder that takes no file. Raises OSError."""
+        """Refuse at once a folder that takes no file, or has a folder in a file's place. Raises OSError."""
+        for name in self.writes:
+            if (self.run / name).is_dir():
+                raise IsADirectoryError(
+                    errno.EISDIR, "is a folder, where a file is to be written", str(self.run / name)
+                )
         for folder in sorted({(self.run / name).parent for name in self.writes}):
             publish.probe(folder)
 
@@ -230,19 +240,11 @@ class Job(reader.Reader):
             name: {"sha256": publish.sha256(path), "size": path.stat().st_size} for name, path in self._staged.items()
         }
         self._check_inputs()
-        before = manifest.read(self.run) if self.published() else None
-        old = [
-            name for name in self._staged if before and manifest.output_of(before, name) and (self.run / name).is_file()
-        ]
-        try:
-            generations.set_aside(self.run, old)
+        old = [name for name in self._staged if manifest.output_of(self.manifest, name) and (self.run / name).is_file()]
+        with generations.undone_by_errors(self.run, old):
             for name, temporary in self._staged.items():
                 publish.move_into_place(temporary, self.run / name)
             manifest.record(self.run, self.manifest, self.stage, self.settings, self.inputs, outputs)
-        except BaseException:
-            self._settle()
-            raise
-        generations.forget(self.run)
 
     def _check_inputs(self) -> None:
         """Refuse to publish what was made from files that have changed since. Raises ArtifactError."""

@@ -9,9 +9,9 @@ import json
 import os
 import platform
 import re
-import shlex
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,8 +32,29 @@ NAME = re.compile(r"(?P<step>\d{10})-(?P<sha256>[0-9a-f]{64})\.safetensors")
 PLACE = ("threads", "device")  # settings that change last digits, not what is learned
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole checkpoint: its file, what it is of (`about`), on what it ran (`place`), where it stands (`state`)."""
+
+    path: Path
+    about: dict[str, Any]
+    place: dict[str, Any]
+    state: dict[str, Any]
+
+    @property
+    def bf16(self) -> bool:
+        """Tell whether the towers' products were taken in bfloat16."""
+        return bool(self.place.get("bf16"))
+
+    def tensors(self) -> "dict[str, torch.Tensor]":
+        """Read its tensors."""
+        from safetensors.torch import load_file
+
+        return load_file(self.path)
+
+
 class Keeper:
-    """Saves a training as it goes, every so many seconds and when a signal comes, and finds where it is to go on.
+    """Finds where a training is to go on, and saves it as it goes, every so many seconds and when a signal comes.
 
     Raises CheckpointError for checkpoints that are all damaged, or of other data or settings; never begins anew by
     itself where there is one.
@@ -43,53 +64,60 @@ class Keeper:
         """Keep the files in the run folder's `folder`; `every` is seconds, 0 saves after each step."""
         self.folder, self.every, self.asked, self.strict = job.run / folder / FOLDER, every, asked, strict
         self.anew = f"ssl-recall {job.stage}{job.flags} --force"
-        self.resume = shlex.join(["ssl-recall", *(part for part in console.typed if part != "--force")])
+        self.resume = console.same_command()
         self.about = _about(version("ssl-recall"), job.settings, job.inputs)
         self.published = job.published()
+        self._found: Checkpoint | None = None
         self._saved_at = time.monotonic()
         self._last = ""
 
     def clear(self) -> None:
         """Remove every checkpoint: what it led to is published, or it is not wanted."""
-        for path in self._found():
+        for path in self._paths():
             path.unlink()
         with contextlib.suppress(OSError):
             self.folder.rmdir()
 
-    def bf16(self) -> bool | None:
-        """Tell what the newest checkpoint's products are taken in, None where there is none to read."""
-        for path in self._found():
-            with contextlib.suppress(DamagedError):
-                return bool(_read(path)[1]["place"]["bf16"])
-        return None
+    def find(self) -> Checkpoint | None:
+        """Give the newest whole checkpoint, which `begin` goes on from; None where the training begins.
 
-    def begin(self, fit: "Fit") -> None:
-        """Put the training where the newest good checkpoint has it, if there is any."""
+        One that led to what is published counts for nothing, and goes with all others.
+        """
         publish.probe(self.folder)
-        paths = self._found()
+        paths = self._paths()
         for number, path in enumerate(paths):
             try:
-                tensors, told = _read(path)
+                found = _read(path)
             except DamagedError as error:
                 console.warn(f"{path}: {error}; taking the one before")
                 continue
-            if told["about"] != self.about:
-                if self._is_done(told["about"]):
+            if found.about != self.about:
+                if self._is_done(found.about):
                     self.clear()
-                    return
-                raise CheckpointError(f"{self.folder}: {_differs(told['about'], self.about)}; {self._ways()}", "OTHER")
-            self._check_place(told["place"], _place(fit))
-            try:
-                fit.restore(tensors, told["state"])
-            except (ValueError, KeyError, TypeError, RuntimeError) as error:
-                raise CheckpointError(f"{path}: does not fit the model ({error}); {self._ways()}", "MODEL") from None
+                    return None
+                raise CheckpointError(f"{self.folder}: {_differs(found.about, self.about)}; {self._ways()}", "OTHER")
             for damaged in paths[:number]:  # of later steps than those to come, which would be taken for older
                 damaged.unlink()
-            self._last = _where(fit)
-            console.line(f"{'train':<26} goes on from {self._last}")
-            return
+            self._found = found
+            return found
         if paths:
             raise CheckpointError(f"{self.folder}: no checkpoint is whole; {self._ways()}", "ALL_DAMAGED")
+        return None
+
+    def begin(self, fit: "Fit") -> None:
+        """Put the training where the checkpoint that was found has it, if there is one."""
+        from safetensors import SafetensorError
+
+        if self._found is None:
+            return
+        self._check_place(self._found.place, _place(fit))
+        try:
+            fit.restore(self._found.tensors(), self._found.state)
+        except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            text = f"{self._found.path}: does not fit the model ({error}); {self._ways()}"
+            raise CheckpointError(text, "MODEL") from None
+        self._last = fit.where()
+        console.line(f"{'train':<26} goes on from {self._last}")
 
     def after_step(self, fit: "Fit") -> None:
         """Save when it is time or somebody wants to stop. Raises Stopped in the latter case."""
@@ -110,34 +138,31 @@ class Keeper:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in fit.tensors().items()}
         if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
             return False  # training says so within a few steps, and what was good stays
-        number = sum(row["steps"] for row in fit.curve) + len(fit.losses) + self._warm_up_of(fit)
-        temporary = publish.temporary_for(self.folder / f"{number:010d}.safetensors")
+        number = f"{fit.steps_taken:010d}"
+        temporary = publish.temporary_for(self.folder / f"{number}.safetensors")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             save_file(tensors, temporary, {"training": json.dumps(told, sort_keys=True)})
             with temporary.open("rb+") as file:
                 os.fchmod(file.fileno(), self.folder.stat().st_mode & 0o666)  # safetensors makes it the owner's alone
                 publish.sync(file)
-            target = self.folder / f"{number:010d}-{publish.sha256(temporary)}.safetensors"
+            target = self.folder / f"{number}-{publish.sha256(temporary)}.safetensors"
             publish.move_into_place(temporary, target)
         except (OSError, SafetensorError) as error:
-            number, text = _os_error(error)
-            raise OSError(number, f"{text}; {self.last()}; to go on run: {self.resume}", str(self.folder)) from None
+            code, text = _os_error(error)
+            raise OSError(code, f"{text}; {self.last()}; to go on run: {self.resume}", str(self.folder)) from None
         finally:
             temporary.unlink(missing_ok=True)
-        for path in self._found()[KEPT:]:
+        for path in self._paths()[KEPT:]:
             path.unlink()
-        self._saved_at, self._last = time.monotonic(), _where(fit)
+        self._saved_at, self._last = time.monotonic(), fit.where()
         return True
 
     def last(self) -> str:
         """Say where the last good checkpoint stands."""
         return f"the last checkpoint is of {self._last}" if self._last else "there is no checkpoint yet"
 
-    def _warm_up_of(self, fit: "Fit") -> int:
-        return fit.settings.get("ssl_warmup_steps", 0) if fit.epoch >= 0 else 0
-
-    def _found(self) -> list[Path]:
+    def _paths(self) -> list[Path]:
         """List the checkpoints, newest first."""
         if not self.folder.is_dir():
             return []
@@ -171,14 +196,14 @@ class DamagedError(Exception):
 def led_to(path: Path, entry: Mapping[str, Any]) -> bool:
     """Tell whether a checkpoint is whole and of the very training that a manifest's entry published."""
     try:
-        about = _read(path)[1]["about"]
+        about = _read(path).about
     except DamagedError:
         return False
     return bool(about == _about(entry["version"], entry["settings"], entry["inputs"]))
 
 
-def _read(path: Path) -> tuple[dict[str, "torch.Tensor"], dict[str, Any]]:
-    """Read a checkpoint: its tensors, and what is told of them. Raises DamagedError."""
+def _read(path: Path) -> Checkpoint:
+    """Hash a checkpoint and read what is told of it. Raises DamagedError."""
     from safetensors import SafetensorError, safe_open
 
     named = NAME.fullmatch(path.name)
@@ -192,9 +217,7 @@ def _read(path: Path) -> tuple[dict[str, "torch.Tensor"], dict[str, Any]]:
     try:
         with safe_open(path, "pt") as file:
             told = json.loads(file.metadata()["training"])
-            if not {"about", "place", "state"} <= told.keys():
-                raise DamagedError("is no checkpoint of a training")
-            return {name: file.get_tensor(name) for name in file.keys()}, told  # noqa: SIM118
+        return Checkpoint(path, *(dict(told[part]) for part in ("about", "place", "state")))
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedError(f"is no checkpoint of a training ({error})") from None
 
@@ -231,9 +254,3 @@ def _differs(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 def _short(value: object) -> str:
     text = str(value)
     return f"{text[:8]}.." if len(text) > manifest.LONGEST else text
-
-
-def _where(fit: "Fit") -> str:
-    """Say where a training stands."""
-    pass_ = "the warm-up" if fit.epoch < 0 else f"epoch {fit.epoch}"
-    return f"{pass_}, step {len(fit.losses)}"

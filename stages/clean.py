@@ -40,12 +40,13 @@ def clean(
             ]
             going += [path for path in sorted(found) if led_to(path, entry)]
         aside = run / generations.FOLDER
-        for path in [*going, *([aside] if aside.exists() or aside.is_symlink() else [])]:
-            console.out.print(
-                f"{'would remove' if dry_run else 'removed'} {console.printable(str(path))}", soft_wrap=True
-            )
+        if aside.exists() or aside.is_symlink():
+            going.append(aside)
         if not dry_run:
             generations.settle(run, told)
             for path in going:
                 path.unlink(missing_ok=True)
-        console.line(f"{'clean':<26} {len(going):,} files{' would go' if dry_run else ' removed'}")
+        for path in going:
+            said = f"{'would remove' if dry_run else 'removed'} {console.printable(str(path))}"
+            console.out.print(said, soft_wrap=True)
+        console.line(f"{'clean':<26} {len(going):,} {'would go' if dry_run else 'removed'}")

@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 
@@ -20,6 +21,11 @@ def printable(text: str) -> str:
     """Show control characters as escapes, for a title is not to steer the terminal, and leave a URL's password out."""
     text = SECRET.sub(r"\1***@", text)
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def same_command() -> str:
+    """Give the command that was typed, to go on with: without --force, which begins anew."""
+    return shlex.join(["ssl-recall", *(part for part in typed if part != "--force")])
 
 
 def line(text: str, style: str = "") -> None:

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 VIEWS = "views.parquet"
 K = 50  # of the validation recall
 SHOWN = ("recall_all", "recall_tail", "recall_cold")
-VALIDATION = -1  # in the place of an epoch: the stream that draws the validation queries
-WARM_UP = -1  # in the place of an epoch: the pass before the first
+WARM_UP = -1  # the pass before epoch 0
 
 
 class SeedPer(StrEnum):
@@ -49,8 +48,8 @@ def fitted(
     title: str = "",
     masks: "Packed | None" = None,
     keeper: "Keeper | None" = None,
-) -> tuple["TwoTower", "TrainingData", list[dict[str, Any]], dict[str, Any]]:
-    """Train a model in memory: it, with its best weights, what it learned from, the curve and its best epoch.
+) -> "Fit":
+    """Train a model in memory, to the end.
 
     Takes the views given, or else those of the run folder, and goes on from what a keeper kept.
     """
@@ -60,7 +59,7 @@ def fitted(
     if keeper is not None:
         keeper.begin(fit)
     fit.run(title, keeper)
-    return model, data, fit.curve, fit.best
+    return fit
 
 
 def load(
@@ -91,7 +90,7 @@ def load(
         raise InputError("validation.parquet: empty, nothing to pick the epoch by; raise --validation-share", "TOO_FEW")
     counts = popularity["count"].to_torch()
     slices = metrics.slices(counts)
-    drawn = batches.generator(settings["seed"], VALIDATION)
+    drawn = batches.generator(settings["seed"], batches.VALIDATION)
     sample = validation.sample(held_out.queries, held_out.items, slices, settings["validation_queries"], drawn)
     select = str(settings["select_on"])
     if select in sample.slices and not sample.slices[select].any():
@@ -106,7 +105,10 @@ def load(
 
 
 class Fit:
-    """A training on its way: a model, what moves it, and where it stands. `tensors` and `state` are all of it."""
+    """A training on its way: a model, what moves it, and where it stands. `tensors` and `state` are all of it.
+
+    At the end `model` has the weights of the epoch `best`, a row of `curve`.
+    """
 
     def __init__(
         self,
@@ -119,7 +121,7 @@ class Fit:
         """Stand before the first step."""
         from ssl_recall import optimisers, steps, training
 
-        self.model, self.settings, self.device = model.to(device), settings, device
+        self.model, self.data, self.settings, self.device = model.to(device), data, settings, device
         self.held_out = held_out.to(device)
         self.catalogue, self.asked, self.log = data.items.to(device), data.queries.to(device), data.log.to(device)
         self.steppers = training.optimisers(
@@ -200,6 +202,16 @@ class Fit:
             return f"epoch {self.epoch}: {said(self.curve[-1])}"
         loss = training.mean_losses(self.losses)["ssl"]
         return f"warm-up: {len(self.losses)} steps of the self-supervised task alone, its loss {loss:.3f}"
+
+    @property
+    def steps_taken(self) -> int:
+        """Count the steps since the first weights, those of the warm-up too."""
+        warm_up = self.settings.get("ssl_warmup_steps", 0) if self.epoch != WARM_UP else 0
+        return int(warm_up + sum(row["steps"] for row in self.curve) + len(self.losses))
+
+    def where(self) -> str:
+        """Say where it stands."""
+        return f"{'the warm-up' if self.epoch == WARM_UP else f'epoch {self.epoch}'}, step {len(self.losses)}"
 
     def _stalled(self) -> bool:
         return bool(self.best) and self.curve[-1]["epoch"] - self.best["epoch"] >= self.settings["patience"]

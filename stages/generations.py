@@ -7,12 +7,25 @@ in their places already; after it the new ones do, and what stands aside is only
 import contextlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from . import manifest, publish
 
 FOLDER = manifest.ASIDE
+
+
+@contextlib.contextmanager
+def undone_by_errors(run: Path, names: Sequence[str]) -> Iterator[None]:
+    """Within this block the files and the manifest may be replaced; an exception puts back what was there."""
+    first = not (run / manifest.NAME).exists()
+    try:
+        set_aside(run, names if first else [manifest.NAME, *names])
+        yield
+    except BaseException:
+        _undo(run, first=first)
+        raise
+    forget(run)
 
 
 def set_aside(run: Path, names: Iterable[str]) -> None:
@@ -22,12 +35,12 @@ def set_aside(run: Path, names: Iterable[str]) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
         try:
-            os.link(run / name, target)
+            os.link((run / name).resolve(), target)
         except OSError:
-            shutil.copyfile(run / name, target)
-            with target.open("rb+") as file:
-                publish.sync(file)
-        publish.sync_folder(target.parent)
+            with publish.replacing(target) as copy, (run / name).open("rb") as file:
+                shutil.copyfileobj(file, copy)
+        else:
+            publish.sync_folder(target.parent)
 
 
 def settle(run: Path, told: manifest.Manifest) -> None:
@@ -39,6 +52,18 @@ def settle(run: Path, told: manifest.Manifest) -> None:
             place.parent.mkdir(parents=True, exist_ok=True)
             path.replace(place)
             publish.sync_folder(place.parent)
+    forget(run)
+
+
+def _undo(run: Path, *, first: bool) -> None:
+    """Put back all that stands aside, the manifest first: killed meanwhile, `settle` comes to the same end."""
+    if first:
+        (run / manifest.NAME).unlink(missing_ok=True)
+    places = {path: run / path.relative_to(run / FOLDER) for path in _found(run)}
+    for path in sorted(places, key=lambda path: path.name != manifest.NAME):
+        path.replace(places[path])
+    for folder in {place.parent for place in places.values()}:
+        publish.sync_folder(folder)
     forget(run)
 
 
@@ -57,7 +82,11 @@ def _found(run: Path) -> Iterator[Path]:
         return
     for folder, _, files in os.walk(run / FOLDER):
         paths = (Path(folder) / file for file in files)
-        yield from (path for path in paths if path.is_file() and not path.is_symlink())
+        yield from (path for path in paths if _is_ours(path))
+
+
+def _is_ours(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink() and not publish.TEMPORARY.match(path.name)
 
 
 def _same(path: Path, place: Path) -> bool:

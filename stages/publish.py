@@ -68,19 +68,24 @@ def replacing(target: Path) -> Iterator[IO[bytes]]:
 def lock(folder: Path) -> IO[str]:
     """Take a folder's lock until the file is closed; one left by a dead process is free. Raises LockedError."""
     path = folder / LOCK
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-    except OSError:
-        if path.is_symlink():
-            raise SettingsError(f"{path}: is a symbolic link, no lock; remove it", "LOCK") from None
-        raise
-    file = os.fdopen(descriptor, "r+")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = file.read().strip() or "another process"
-        file.close()
-        raise LockedError(f"{folder}: in use by {holder}; wait for it or stop it", "LOCKED") from None
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        except OSError:
+            if path.is_symlink():
+                raise SettingsError(f"{path}: is a symbolic link, no lock; remove it", "LOCK") from None
+            raise
+        file = os.fdopen(descriptor, "r+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = file.read().strip() or "another process"
+            file.close()
+            raise LockedError(f"{folder}: in use by {holder}; wait for it or stop it", "LOCKED") from None
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), path.lstat()):
+                break
+        file.close()  # its last holder has removed it meanwhile: nobody else would see this lock
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}")
     file.flush()

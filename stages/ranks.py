@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     import polars as pl
     import torch
 
-    from ssl_recall.steps import TrainingData
-    from ssl_recall.towers import TwoTower
 
 FOLDER = "ablation"
 DEPTH = 100  # ranks that are kept at least: another --k up to it trains nothing
@@ -59,15 +57,15 @@ def measure(cell: Cell) -> str:
     with reader.reading(cell.run, cell.reads, cell.config) as job:
         place = models.device_of(cell.arm.train["device"])
         processor.use(1, place)
-        model, data, curve, best = arms.trained(job, cell.arm, place)
+        fit = arms.trained(job, cell.arm, place)
         truth = evaluate.truth_of(job)
-        places = _places(job, model, data, truth, cell.arm.train["history"], cell.depth)
+        places = _places(job, fit, truth, cell.depth)
     seconds, frame = time.monotonic() - start, _frame(truth, places)
-    about = {"best": best, "epochs": len(curve), "seconds": seconds, "ranks": _hash(places)}
+    about = {"best": fit.best, "epochs": len(fit.curve), "seconds": seconds, "ranks": _hash(places)}
     with publish.replacing(cell.file) as file:
         told = {"arm": cell.arm.name, "train": cell.arm.train, "views": cell.arm.views, **about}
         frame.write_parquet(file, compression="zstd", metadata={ABOUT: json.dumps(told)})
-    return f"{fitting.said(best)}; test {_said(truth, places)}; {seconds:.1f} s"
+    return f"{fitting.said(fit.best)}; test {_said(truth, places)}; {seconds:.1f} s"
 
 
 def stored(cell: Cell, pairs: int) -> "torch.Tensor | None":
@@ -100,21 +98,18 @@ def seeds_of(run: Path) -> set[int]:
     return {int(match["seed"]) for match in found if match}
 
 
-def _places(
-    job: reader.Reader, model: "TwoTower", data: "TrainingData", truth: evaluate.Truth, history: int, depth: int
-) -> "torch.Tensor":
+def _places(job: reader.Reader, fit: fitting.Fit, truth: evaluate.Truth, depth: int) -> "torch.Tensor":
     """Rank the catalogue for the test queries as they stand before the test: -> (P,) int32, 0 beyond the depth."""
     from ssl_recall import metrics, retrieval, training
 
-    place = model.embeddings.weight.device
-    items, queries = data.items.to(place), data.queries.to(place)
-    log = models.log_before_test(job, queries.rows).to(place) if history else None
-    asked = training.embed_queries(model, queries, log, items, history, truth.queries.to(place))
-    found = training.embed_items(model, items)
+    items, queries, history = fit.catalogue, fit.asked, fit.settings["history"]
+    log = models.log_before_test(job, queries.rows).to(fit.device) if history else None
+    asked = training.embed_queries(fit.model, queries, log, items, history, truth.queries.to(fit.device))
+    found = training.embed_items(fit.model, items)
     if not (asked.isfinite().all() and found.isfinite().all()):
         raise NumberError("a vector is not finite; lower --learning-rate or raise --temperature", "NON_FINITE")
     offsets, taken = truth.known
-    lists, _ = retrieval.top_k(asked, found, depth, (offsets.to(place), taken.to(place)))
+    lists, _ = retrieval.top_k(asked, found, depth, (offsets.to(fit.device), taken.to(fit.device)))
     return metrics.ranks(lists.cpu(), truth.pair_rows, truth.pair_items)
 
 

@@ -38,6 +38,11 @@ def noted() -> Iterator[Asked]:
             signal.signal(number, handler)
 
 
+def number_of(error: KeyboardInterrupt | Terminated) -> int:
+    """Give the signal that was raised as an exception."""
+    return int(signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
+
+
 def interrupt(number: int, _frame: FrameType | None) -> None:
     """Stop where the work is: a handler for both signals."""
     raise Terminated if number == signal.SIGTERM else KeyboardInterrupt

@@ -125,22 +125,22 @@ def train(
                 return
             place = models.device_of(device)
             processor.use(threads, place)
-            kept = keeper.bf16()
-            bf16 = processor.takes_bf16(precision, place) if kept is None else kept
+            found = keeper.find()
+            bf16 = found.bf16 if found else processor.takes_bf16(precision, place)
             warn_of_few_steps(job.rows("train.parquet"), settings)
             try:
-                model, _, curve, best = fitting.fitted(job, settings | {"bf16": bf16}, place, stage, keeper=keeper)
+                fit = fitting.fitted(job, settings | {"bf16": bf16}, place, stage, keeper=keeper)
             except NumberError as error:
                 raise NumberError(f"{error.message}; {keeper.last()}", error.rule) from None
             except (KeyboardInterrupt, signals.Terminated):
                 raise Stopped(
                     f"stopped at once; {keeper.last()}; to go on run: {keeper.resume}", asked.number
                 ) from None
-        rows = _curve(curve, best)
-        models.save(job, folder, model, settings, rows.filter(rows["best"]).drop("best").row(0, named=True))
+        rows = _curve(fit.curve, fit.best)
+        models.save(job, folder, fit.model, settings, rows.filter(rows["best"]).drop("best").row(0, named=True))
         job.write(f"{folder}training.parquet", rows)
-        job.done(f"{len(curve)} epochs{' in bf16' if bf16 else ''}, best {best['epoch']}: {fitting.said(best)}")
-    keeper.clear()
+        said = f"best {fit.best['epoch']}: {fitting.said(fit.best)}"
+        job.done(f"{len(fit.curve)} epochs{' in bf16' if bf16 else ''}, {said}", then=keeper.clear)
     if asked.number:  # after the last step: what was under way is done, and what would come next is not begun
         raise Stopped(f"stopped; {stage} is done and published", asked.number)
 

@@ -12,9 +12,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import arms, artifacts, best_trials, console, models, options, planning, processor, reader, search_space, workers
+from . import (
+    arms,
+    artifacts,
+    best_trials,
+    console,
+    models,
+    options,
+    planning,
+    processor,
+    reader,
+    search_space,
+    signals,
+    workers,
+)
 from . import config as config_file
-from .errors import ArtifactError, InputError, NumberError, SettingsError
+from .errors import ArtifactError, InputError, NumberError, SettingsError, Stopped
 from .fitting import SelectOn
 
 if TYPE_CHECKING:
@@ -111,11 +124,11 @@ def validate(candidate: Candidate) -> dict[str, Any] | None:
         processor.use(1, place)
         for seed in range(1, candidate.seeds + 1):
             try:
-                _, _, curve, best = arms.trained(job, arm.seeded(seed), place)
+                fit = arms.trained(job, arm.seeded(seed), place)
             except NumberError:
                 return None
-            found.append(best)
-            epochs += len(curve)
+            found.append(fit.best)
+            epochs += len(fit.curve)
     names = {name for name in found[0] if name.startswith("recall")}
     means = {name: math.fsum(best[name] for best in found) / len(found) for name in names}
     return means | {"epochs": epochs, "seconds": time.monotonic() - start}
@@ -194,9 +207,9 @@ def _search(study: "optuna.Study", base: Candidate, trials: int, jobs: int, sele
                 _tell(study, trial.number, value)
                 console.line(f"{title:<26} trial {candidate.number}: {_said(candidate, found, value, select_on)}")
                 advance(1)
-    except KeyboardInterrupt:
-        console.line(f"{title:<26} stopped; what has been tried is kept, and the same command goes on from there")
-        raise
+    except (KeyboardInterrupt, signals.Terminated) as error:
+        text = f"stopped; what has been tried is kept; to go on run: {console.same_command()}"
+        raise Stopped(text, signals.number_of(error)) from None
 
 
 def _candidates(

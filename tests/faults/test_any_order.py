@@ -5,9 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
@@ -16,6 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from stages import manifest
+
+from .commands import call, content
 
 STAGES = ("prepare", "compute-popularity", "compute-mi", "build-views")
 KILLABLE = """
@@ -27,9 +27,7 @@ main()
 
 
 @pytest.fixture
-def of_the_shop(
-    prepared_shop: Path, call: Callable[..., Any], files: Callable[[Path], dict[str, str]]
-) -> type[RuleBasedStateMachine]:
+def of_the_shop(prepared_shop: Path) -> type[RuleBasedStateMachine]:
     """The machine, on copies of the shop."""
 
     class Nights(RuleBasedStateMachine):
@@ -82,7 +80,7 @@ def of_the_shop(
             for stage in STAGES:
                 ended = call(stage, "--run", "fresh")
                 assert ended.returncode == 0, ended.said
-            own, fresh = files(Path("run")), files(Path("fresh"))
+            own, fresh = content(Path("run")), content(Path("fresh"))
             del own[manifest.NAME], fresh[manifest.NAME]
             assert own == fresh
             shutil.rmtree("fresh")

@@ -1,7 +1,5 @@
 """Files of a run folder that are damaged, hostile or left over; what `status --verify` and `clean` say and do."""
 
-import contextlib
-import io
 import json
 import os
 import random
@@ -13,33 +11,20 @@ from pathlib import Path
 import pytest
 
 from stages import manifest, publish, reader
-from stages.cli import main
 from stages.errors import StageError
+
+from .commands import call
 
 MODEL = ("model/model.json", "model/weights.safetensors")
 FLIPS = 300
 
 
-def call(*arguments: str) -> tuple[int, str]:
-    """Run a command in this process, which has imported everything: its exit code and what it said."""
-    said, argv, code = io.StringIO(), sys.argv, 0
-    sys.argv = ["ssl-recall", *arguments]
-    try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
-            main()
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    finally:
-        sys.argv = argv
-    return code, said.getvalue()
-
-
 @pytest.fixture
-def trained(shop: Path) -> Path:
+def trained(shop_run: Path) -> Path:
     """A run folder with a model in it, in the working folder."""
     for command in (["build-views"], ["train", "--epochs", "1"]):
         assert call(*command)[0] == 0
-    return shop
+    return shop_run
 
 
 def names(run: Path) -> list[str]:

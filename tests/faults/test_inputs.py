@@ -1,11 +1,8 @@
 """Bad tables: each is refused with its rule and its place, or used for what it is worth, and never half of both."""
 
-import contextlib
 import datetime
 import hashlib
-import io
 import resource
-import signal
 import subprocess
 import sys
 import time
@@ -19,8 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stages.cli import main
 from stages.limits import COLUMN_BYTES, LINE_BYTES
+
+from .commands import call
 
 NAN, INF = float("nan"), float("inf")
 ITEMS = pl.DataFrame({"item_id": [f"i{n:02}" for n in range(40)], "colour": [f"c{n % 5}" for n in range(40)]})
@@ -42,21 +40,6 @@ SCRIPT = (
     "    print('PEAK', peak, file=sys.stderr)\n"
 )
 GIB = 2**30
-
-
-def call(*arguments: str) -> tuple[int, str]:
-    """Run a command in this process, through its main: -> exit code, what it said."""
-    said, argv, handler, code = io.StringIO(), sys.argv, signal.getsignal(signal.SIGTERM), 0
-    sys.argv = ["ssl-recall", *arguments]
-    try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
-            main()
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    finally:
-        sys.argv = argv
-        signal.signal(signal.SIGTERM, handler)
-    return code, said.getvalue()
 
 
 Prepare = Callable[..., tuple[int, str]]

@@ -3,17 +3,16 @@
 import os
 import resource
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from stages import memory
 
-COMMAND = [sys.executable, "-c", "from stages.cli import main; main()"]
+from .commands import COMMAND, call, content
+
 MIB = 2**20
 
 
@@ -22,11 +21,9 @@ def limited(addresses: int) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize("mib", [300, 600, 900])
-def test_f05_too_few_addresses_are_exit_5_before_any_work(
-    shop: Path, files: Callable[[Path], dict[str, str]], mib: int
-) -> None:
+def test_f05_too_few_addresses_are_exit_5_before_any_work(shop_run: Path, mib: int) -> None:
     assert subprocess.run([*COMMAND, "build-views"], check=False, capture_output=True).returncode == 0
-    before = files(shop)
+    before = content(shop_run)
     command = [*COMMAND, "train", "--epochs", "1000", "--patience", "1000"]
     done = subprocess.run(
         command, check=False, capture_output=True, text=True, preexec_fn=limited(mib * MIB), timeout=60
@@ -35,7 +32,7 @@ def test_f05_too_few_addresses_are_exit_5_before_any_work(
     assert "OUT_OF_MEMORY: train needs at least" in done.stderr
     assert "GiB of address space (ulimit -v), there are" in done.stderr
     assert "Traceback" not in done.stderr
-    assert files(shop) == before
+    assert content(shop_run) == before
 
 
 @pytest.fixture
@@ -60,19 +57,17 @@ def group() -> Iterator[Path]:
             time.sleep(0.05)
 
 
-def test_f05_a_group_with_too_little_memory_is_exit_5_before_any_work(
-    shop: Path, group: Path, files: Callable[[Path], dict[str, str]]
-) -> None:
+def test_f05_a_group_with_too_little_memory_is_exit_5_before_any_work(shop_run: Path, group: Path) -> None:
     assert subprocess.run([*COMMAND, "build-views"], check=False, capture_output=True).returncode == 0
-    before = files(shop)
+    before = content(shop_run)
     enter = ["sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh"]
     done = subprocess.run([*enter, *COMMAND, "train"], check=False, capture_output=True, text=True, timeout=60)
     assert done.returncode == 5, (done.returncode, done.stderr)
     assert "GiB of memory, there are 0." in done.stderr
-    assert files(shop) == before
+    assert content(shop_run) == before
 
 
-def test_f05_a_table_beyond_the_machine_is_refused_with_need_and_have(shop: Path, call: Callable[..., Any]) -> None:
+def test_f05_a_table_beyond_the_machine_is_refused_with_need_and_have(shop_run: Path) -> None:
     assert call("build-views").returncode == 0
     start = time.monotonic()
     refused = call("train", "--embedding-width", "1000000000")
@@ -82,9 +77,7 @@ def test_f05_a_table_beyond_the_machine_is_refused_with_need_and_have(shop: Path
     assert time.monotonic() - start < 10
 
 
-def test_f05_who_wants_to_try_all_the_same_may(
-    shop: Path, call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_f05_who_wants_to_try_all_the_same_may(shop_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(memory.ANYWAY, "1")
     assert call("build-views").returncode == 0
     refused = call("train", "--embedding-width", "1000000000")

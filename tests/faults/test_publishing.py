@@ -21,6 +21,8 @@ from stages import manifest, reader
 from stages.artifacts import Job
 from stages.errors import ArtifactError
 
+from .commands import COMMAND, call, content
+
 NAMES = ("train.parquet", "validation.parquet", "test.parquet")
 PUBLISH = """
 import sys
@@ -42,7 +44,6 @@ for generation in range(first, last):
 CALLS = ("rename", "link", "fsync", "unlink", "mkdir", "write", "rmdir", "ftruncate", "unlinkat", "flock")
 strace = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-COMMAND = [sys.executable, "-c", "from stages.cli import main; main()"]
 
 
 def publish(run: Path, first: int, last: int | None = None, before: tuple[str, ...] = ()) -> Any:
@@ -108,15 +109,13 @@ def test_f06_a_sync_that_fails_publishes_nothing_and_is_not_tried_again(tmp_path
 
 
 @strace
-def test_f06_through_the_command_line_it_is_exit_5(
-    shop: Path, files: Callable[[Path], dict[str, str]], tmp_path: Path
-) -> None:
-    before = files(shop)
+def test_f06_through_the_command_line_it_is_exit_5(shop_run: Path, tmp_path: Path) -> None:
+    before = content(shop_run)
     command = [*under_strace(tmp_path / "log", "fsync:error=EIO:when=1"), *COMMAND, "compute-popularity"]
     failed = subprocess.run([*command, "--unseen-count", "0.5"], check=False, capture_output=True, text=True)
     assert failed.returncode == 5
     assert "FILE: [Errno 5]" in failed.stderr
-    assert files(shop) == before
+    assert content(shop_run) == before
 
 
 def test_f15_reading_while_others_publish_sees_one_generation_each_time(tmp_path: Path) -> None:
@@ -141,16 +140,14 @@ def limited(size: int) -> Callable[[], None]:
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
-def test_f03_a_file_that_cannot_grow_is_exit_5_and_the_previous_one_is_kept(
-    shop: Path, files: Callable[[Path], dict[str, str]]
-) -> None:
-    before = files(shop)
+def test_f03_a_file_that_cannot_grow_is_exit_5_and_the_previous_one_is_kept(shop_run: Path) -> None:
+    before = content(shop_run)
     command = [*COMMAND, "compute-popularity", "--unseen-count", "0.5"]
     full = subprocess.run(command, check=False, capture_output=True, text=True, preexec_fn=limited(500))
     assert full.returncode == 5
     assert "FILE_TOO_LARGE" in full.stderr
     assert "Traceback" not in full.stderr
-    assert files(shop) == before
+    assert content(shop_run) == before
     assert subprocess.run(command, check=False, capture_output=True).returncode == 0
 
 
@@ -173,24 +170,22 @@ def mounted(tmp_path: Path) -> Iterator[Callable[..., Path]]:
 
 
 @needs_root
-def test_f03_a_full_disk_is_exit_5_and_the_previous_file_is_kept(
-    shop: Path, mounted: Callable[..., Path], call: Callable[..., Any], files: Callable[[Path], dict[str, str]]
-) -> None:
+def test_f03_a_full_disk_is_exit_5_and_the_previous_file_is_kept(shop_run: Path, mounted: Callable[..., Path]) -> None:
     disk = mounted("disk", "-t", "tmpfs", "-o", "size=1m", "tmpfs")
-    shutil.copytree(shop, disk / "run")
-    before = files(disk / "run")
+    shutil.copytree(shop_run, disk / "run")
+    before = content(disk / "run")
     (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free - 4096))
     full = call("compute-popularity", "--unseen-count", "0.5", "--run", str(disk / "run"))
     assert full.returncode == 5, full.said
     assert "DISK_FULL" in full.said
-    assert files(disk / "run") == before
+    assert content(disk / "run") == before
     (disk / "filler").unlink()
     assert call("compute-popularity", "--unseen-count", "0.5", "--run", str(disk / "run")).returncode == 0
 
 
 @needs_root
 def test_f07_a_full_or_missing_tmpdir_is_not_needed(
-    shop: Path, mounted: Callable[..., Path], call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    shop_run: Path, mounted: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny = mounted("tiny", "-t", "tmpfs", "-o", "size=4k", "tmpfs")
     for place in (str(tiny), "/nowhere/at/all"):
@@ -222,10 +217,10 @@ def test_f02_after_a_power_cut_a_command_that_had_ended_well_has_its_files(
 
 @needs_root
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv")
-def test_f08_a_read_only_folder_is_refused_before_any_work(shop: Path, files: Callable[[Path], dict[str, str]]) -> None:
-    (shop / "no-ssl").mkdir()
-    before = files(shop)
-    (shop / "no-ssl").chmod(0o555)
+def test_f08_a_read_only_folder_is_refused_before_any_work(shop_run: Path) -> None:
+    (shop_run / "no-ssl").mkdir()
+    before = content(shop_run)
+    (shop_run / "no-ssl").chmod(0o555)
     plain = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--inh-caps", "-all"]
     command = [*plain, *COMMAND, "train", "--no-ssl", "--epochs", "1000", "--patience", "1000"]
     start = time.monotonic()
@@ -234,13 +229,11 @@ def test_f08_a_read_only_folder_is_refused_before_any_work(shop: Path, files: Ca
     assert "Permission denied" in refused.stderr
     assert "epoch" not in refused.stderr, "nothing was trained"
     assert time.monotonic() - start < 30
-    (shop / "no-ssl").chmod(0o755)
-    assert files(shop) == before
+    (shop_run / "no-ssl").chmod(0o755)
+    assert content(shop_run) == before
 
 
-def test_f13_f14_a_second_process_is_turned_away_at_once_and_a_dead_one_is_not_waited_for(
-    shop: Path, call: Callable[..., Any]
-) -> None:
+def test_f13_f14_a_second_process_is_turned_away_at_once_and_a_dead_one_is_not_waited_for(shop_run: Path) -> None:
     hold = "import sys, time; from pathlib import Path; from stages import publish; l = publish.lock(Path('run'))\n"
     program = [sys.executable, "-c", f"{hold}print('held', flush=True); time.sleep(10)"]
     with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as holder:
@@ -256,14 +249,12 @@ def test_f13_f14_a_second_process_is_turned_away_at_once_and_a_dead_one_is_not_w
 
 
 @pytest.mark.parametrize("change", ["append", "replace", "remove and make"])
-def test_f16_a_table_that_changes_during_the_run_publishes_nothing(
-    shop: Path, files: Callable[[Path], dict[str, str]], change: str
-) -> None:
-    log, before = shop.parent / "log.parquet", files(shop)
+def test_f16_a_table_that_changes_during_the_run_publishes_nothing(shop_run: Path, change: str) -> None:
+    log, before = shop_run.parent / "log.parquet", content(shop_run)
 
     def prepare() -> None:
         sources = {"interactions": log}
-        with Job(shop, "prepare", {"seed": 9}, writes=("train.parquet",), sources=sources) as job:
+        with Job(shop_run, "prepare", {"seed": 9}, writes=("train.parquet",), sources=sources) as job:
             with job.open("train.parquet") as file:
                 file.write(b"of the table as it was")
             if change == "append":
@@ -277,21 +268,19 @@ def test_f16_a_table_that_changes_during_the_run_publishes_nothing(
 
     with pytest.raises(ArtifactError, match=r"CHANGED: interactions\[0\]: changed while prepare was at work"):
         prepare()
-    assert files(shop) == before
+    assert content(shop_run) == before
 
 
-def test_f16_an_artifact_that_changes_during_the_run_publishes_nothing(
-    shop: Path, files: Callable[[Path], dict[str, str]]
-) -> None:
-    before = files(shop)
+def test_f16_an_artifact_that_changes_during_the_run_publishes_nothing(shop_run: Path) -> None:
+    before = content(shop_run)
 
     def count() -> None:
-        with Job(shop, "compute-popularity", {}, reads=("train.parquet",), writes=("popularity.parquet",)) as job:
+        with Job(shop_run, "compute-popularity", {}, reads=("train.parquet",), writes=("popularity.parquet",)) as job:
             with job.open("popularity.parquet") as file:
                 file.write(b"of the log as it was")
-            with (shop / "train.parquet").open("rb+") as table:
+            with (shop_run / "train.parquet").open("rb+") as table:
                 table.write(b"x")
 
     with pytest.raises(ArtifactError, match=r"CHANGED: train\.parquet: changed while compute-popularity was at work"):
         count()
-    assert {name for name, digest in files(shop).items() if before[name] != digest} == {"train.parquet"}
+    assert {name for name, digest in content(shop_run).items() if before[name] != digest} == {"train.parquet"}

@@ -1,8 +1,6 @@
 """Trainings that are stopped, killed, damaged or moved: each goes on to the same bytes, or says why not."""
 
-import contextlib
 import hashlib
-import io
 import multiprocessing
 import os
 import random
@@ -12,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -22,34 +19,11 @@ from safetensors.torch import load_file, save_file
 from stages.checkpoints import FOLDER, NAME
 from stages.cli import main
 
+from .commands import COMMAND, call
+
 KILLS = 50
-COMMAND = [sys.executable, "-c", "from stages.cli import main; main()"]
 EVERY = ["--checkpoint-seconds", "0"]
 ENDS = ("model/weights.safetensors", "model/model.json", "training.parquet")
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended, and what it said."""
-
-    returncode: int
-    stderr: str
-
-
-def call(*arguments: str) -> Ended:
-    """Run a command in this process, which has imported everything."""
-    said, argv, handler = io.StringIO(), sys.argv, signal.getsignal(signal.SIGTERM)
-    sys.argv = ["ssl-recall", *arguments]
-    code: object = 0
-    try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
-            main()
-    except SystemExit as stop:
-        code = stop.code
-    finally:
-        sys.argv = argv
-        signal.signal(signal.SIGTERM, handler)
-    return Ended(int(code or 0), said.getvalue())  # type: ignore[call-overload]
 
 
 def ended(run: Path) -> list[str]:
@@ -91,7 +65,7 @@ def expected(views: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]
 
 
 @pytest.fixture
-def shop(views: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def shop_run(views: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "shop"
     shutil.copytree(views, folder)
     monkeypatch.chdir(folder)
@@ -121,45 +95,45 @@ def halfway(_halfway: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"])
 def test_f19_f20_a_signal_ends_the_step_saves_and_names_the_command_that_goes_on(
-    shop: Path, expected: list[str], number: signal.Signals, code: int
+    shop_run: Path, expected: list[str], number: signal.Signals, code: int
 ) -> None:
     with subprocess.Popen([*COMMAND, "train", *EVERY], stderr=subprocess.PIPE, text=True) as process:
-        waited(lambda: checkpoints(shop))
+        waited(lambda: checkpoints(shop_run))
         process.send_signal(number)
         said = process.communicate()[1]
     assert process.returncode == code
     assert "which is saved; to go on run: ssl-recall train" in said
     assert "Traceback" not in said
-    assert not (shop / "model").exists()
+    assert not (shop_run / "model").exists()
     command = said.rsplit("to go on run: ssl-recall ", 1)[1].split()
     again = call(*command)
-    assert again.returncode == 0, again.stderr
-    assert "goes on from" in again.stderr
-    assert ended(shop) == expected
+    assert again.returncode == 0, again.said
+    assert "goes on from" in again.said
+    assert ended(shop_run) == expected
 
 
-def test_f19_the_command_that_goes_on_has_the_flags_that_were_typed(shop: Path) -> None:
+def test_f19_the_command_that_goes_on_has_the_flags_that_were_typed(shop_run: Path) -> None:
     typed = ["train", "--temperature", "0.2", "--run", "run", "--force", *EVERY]
     with subprocess.Popen([*COMMAND, *typed], stderr=subprocess.PIPE, text=True) as process:
-        waited(lambda: checkpoints(shop))
+        waited(lambda: checkpoints(shop_run))
         process.send_signal(signal.SIGINT)
         said = process.communicate()[1]
     command = said.rsplit("to go on run: ssl-recall ", 1)[1].split()
     assert command == [part for part in typed if part != "--force"]
     again = call(*command)
-    assert again.returncode == 0, again.stderr
-    assert "goes on from" in again.stderr
+    assert again.returncode == 0, again.said
+    assert "goes on from" in again.said
 
 
-def test_f19_a_second_signal_stops_at_once_and_the_last_checkpoint_is_whole(shop: Path, expected: list[str]) -> None:
+def test_f19_a_second_signal_stops_at_once_and_the_checkpoint_is_whole(shop_run: Path, expected: list[str]) -> None:
     with subprocess.Popen([*COMMAND, "train", *EVERY], stderr=subprocess.PIPE, text=True) as process:
-        waited(lambda: checkpoints(shop))
+        waited(lambda: checkpoints(shop_run))
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGINT)
         process.communicate()
     assert process.returncode == 130
     assert call("train").returncode == 0
-    assert ended(shop) == expected
+    assert ended(shop_run) == expected
 
 
 def _train(*flags: str) -> None:
@@ -228,8 +202,8 @@ def test_f11_past_a_damaged_checkpoint_it_takes_the_one_before(
     flipped(checkpoints(halfway)[-1], place)
     again = call("train")
     assert again.returncode == 0
-    assert "not what was written" in again.stderr
-    assert "taking the one before" in again.stderr
+    assert "not what was written" in again.said
+    assert "taking the one before" in again.said
     assert ended(halfway) == expected
 
 
@@ -240,8 +214,8 @@ def test_f26_where_all_checkpoints_are_damaged_nothing_begins_anew_by_itself(
         flipped(path, 0.7)
     again = call("train")
     assert again.returncode == 7
-    assert "ALL_DAMAGED" in again.stderr
-    assert "to begin anew run: ssl-recall train --run run --force" in again.stderr
+    assert "ALL_DAMAGED" in again.said
+    assert "to begin anew run: ssl-recall train --run run --force" in again.said
     assert len(checkpoints(halfway)) == 2
     assert call("train", "--force").returncode == 0
     assert ended(halfway) == expected
@@ -256,7 +230,7 @@ def test_f24_other_settings_are_refused_by_name(halfway: Path, flags: list[str],
     before = [path.name for path in checkpoints(halfway)]
     again = call("train", *flags)
     assert again.returncode == 7
-    assert said in again.stderr
+    assert said in again.said
     assert [path.name for path in checkpoints(halfway)] == before
 
 
@@ -269,17 +243,17 @@ def test_f24_other_data_are_refused_by_the_files_that_differ(halfway: Path) -> N
         assert call(command).returncode == 0
     again = call("train")
     assert again.returncode == 7
-    assert "train.parquet was" in again.stderr
-    assert "popularity.parquet was" in again.stderr
+    assert "train.parquet was" in again.said
+    assert "popularity.parquet was" in again.said
 
 
 def test_f25_another_number_of_threads_is_said_and_refused_where_asked_to(halfway: Path) -> None:
     refused = call("train", "--threads", "2", "--strict")
     assert refused.returncode == 7
-    assert "threads was 1, now 2, so the end would not be bit-exact" in refused.stderr
+    assert "threads was 1, now 2, so the end would not be bit-exact" in refused.said
     again = call("train", "--threads", "2")
     assert again.returncode == 0
-    assert "threads was 1, now 2: the end is not bit-exact" in again.stderr
+    assert "threads was 1, now 2: the end is not bit-exact" in again.said
 
 
 def rewritten(path: Path, told: Callable[[str], str]) -> None:
@@ -298,7 +272,7 @@ def test_f25_another_torch_is_said(halfway: Path) -> None:
 
     for path in checkpoints(halfway):
         rewritten(path, lambda text: text.replace(f'"torch": "{torch.__version__}"', '"torch": "2.0.0"'))
-    assert "torch was 2.0.0, now" in call("train").stderr
+    assert "torch was 2.0.0, now" in call("train").said
 
 
 @pytest.mark.parametrize(
@@ -318,8 +292,8 @@ def test_f44_a_hostile_checkpoint_is_refused_and_nothing_of_it_is_run(
     for path in checkpoints(halfway):
         rewritten(path, told)
     again = call("train")
-    assert again.returncode == 7, again.stderr
-    assert "Traceback" not in again.stderr
+    assert again.returncode == 7, again.said
+    assert "Traceback" not in again.said
 
 
 def test_f44_a_checkpoint_with_a_huge_header_or_a_pickle_is_refused(halfway: Path) -> None:
@@ -331,15 +305,15 @@ def test_f44_a_checkpoint_with_a_huge_header_or_a_pickle_is_refused(halfway: Pat
         path.with_name(f"{path.name[:10]}-{hashlib.sha256(content).hexdigest()}.safetensors").write_bytes(content)
     again = call("train")
     assert again.returncode == 7
-    assert "Traceback" not in again.stderr
+    assert "Traceback" not in again.said
 
 
-def test_f23_a_training_that_is_done_is_up_to_date(shop: Path, expected: list[str]) -> None:
+def test_f23_a_training_that_is_done_is_up_to_date(shop_run: Path, expected: list[str]) -> None:
     assert call("train", *EVERY).returncode == 0
     again = call("train")
     assert again.returncode == 0
-    assert "up to date" in again.stderr
-    assert ended(shop) == expected
+    assert "up to date" in again.said
+    assert ended(shop_run) == expected
 
 
 def test_a_checkpoint_that_a_kill_left_beside_what_it_led_to_is_no_obstacle(halfway: Path, expected: list[str]) -> None:
@@ -351,9 +325,9 @@ def test_a_checkpoint_that_a_kill_left_beside_what_it_led_to_is_no_obstacle(half
     assert not (halfway / FOLDER).exists()
 
 
-def test_the_model_without_ssl_has_checkpoints_of_its_own(shop: Path) -> None:
+def test_the_model_without_ssl_has_checkpoints_of_its_own(shop_run: Path) -> None:
     with subprocess.Popen([*COMMAND, "train", "--no-ssl", *EVERY], stderr=subprocess.PIPE, text=True) as process:
-        waited(lambda: checkpoints(shop / "no-ssl"))
+        waited(lambda: checkpoints(shop_run / "no-ssl"))
         process.send_signal(signal.SIGINT)
         said = process.communicate()[1]
     assert process.returncode == 130
@@ -362,22 +336,22 @@ def test_the_model_without_ssl_has_checkpoints_of_its_own(shop: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
-def test_f20_sigterm_inside_a_save_lets_it_be_whole(shop: Path, expected: list[str]) -> None:
+def test_f20_sigterm_inside_a_save_lets_it_be_whole(shop_run: Path, expected: list[str]) -> None:
     """The signal comes with the second fsync: the checkpoint's own, while it is a temporary file."""
     strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync", "-e", "inject=fsync:signal=SIGTERM:when=2"]
     process = subprocess.run([*strace, *COMMAND, "train", *EVERY], capture_output=True, text=True, check=False)
     assert process.returncode == 143, process.stderr
     assert "which is saved" in process.stderr
     assert call("train").returncode == 0
-    assert ended(shop) == expected
-    assert not [*shop.rglob(".*.tmp")]
+    assert ended(shop_run) == expected
+    assert not [*shop_run.rglob(".*.tmp")]
 
 
 @pytest.fixture
-def small_disk(shop: Path, halfway: Path) -> Iterator[Path]:
+def small_disk(shop_run: Path, halfway: Path) -> Iterator[Path]:
     """A folder of checkpoints that has room for two and a half of them."""
     room = 2.5 * checkpoints(halfway)[-1].stat().st_size
-    folder = shop / FOLDER
+    folder = shop_run / FOLDER
     folder.mkdir()
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={int(room)}", "tmpfs", folder], check=False, capture_output=True
@@ -393,15 +367,15 @@ def test_f04_a_full_disk_names_the_last_good_step_and_with_room_it_goes_on(
 ) -> None:
     monkeypatch.chdir(small_disk.parents[1])
     full = call("train", *EVERY)
-    assert full.returncode == 5, full.stderr
-    assert "DISK_FULL" in full.stderr
-    assert "the last checkpoint is of the warm-up, step 2; to go on run: ssl-recall train" in full.stderr
+    assert full.returncode == 5, full.said
+    assert "DISK_FULL" in full.said
+    assert "the last checkpoint is of the warm-up, step 2; to go on run: ssl-recall train" in full.said
     assert len(checkpoints(small_disk.parent)) == 2
     assert not [*small_disk.glob(".*")]
     subprocess.run(["mount", "-o", "remount,size=100m", small_disk], check=True)
     again = call("train")
-    assert again.returncode == 0, again.stderr
-    assert "goes on from the warm-up, step 2" in again.stderr
+    assert again.returncode == 0, again.said
+    assert "goes on from the warm-up, step 2" in again.said
     assert ended(small_disk.parent) == expected
 
 
@@ -417,7 +391,7 @@ def test_after_a_damaged_checkpoint_what_is_saved_next_is_kept(halfway: Path, ex
     assert process.returncode == 143, said
     again = call("train")
     assert again.returncode == 0
-    assert "not what was written" not in again.stderr
+    assert "not what was written" not in again.said
     assert ended(halfway) == expected
 
 

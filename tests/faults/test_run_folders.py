@@ -14,6 +14,8 @@ import pytest
 from stages import generations, manifest, reader
 from stages.errors import ArtifactError
 
+from .commands import call, content
+
 NAMES = ("train.parquet", "validation.parquet", "test.parquet")
 PUBLISH = """
 import sys
@@ -90,39 +92,37 @@ def sealed(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
     (run / manifest.NAME).write_bytes(manifest.sealed(told))
 
 
-def test_f44_artifacts_that_were_made_from_each_other_are_followed_once(shop: Path, call: Callable[..., Any]) -> None:
+def test_f44_artifacts_that_were_made_from_each_other_are_followed_once(shop_run: Path) -> None:
     def circle(told: dict[str, Any]) -> None:
         counted = told["stages"]["compute-popularity"]["outputs"]["popularity.parquet"]
         told["stages"]["prepare"]["inputs"]["popularity.parquet"] = counted["sha256"]
 
-    sealed(shop, circle)
+    sealed(shop_run, circle)
     assert call("compute-mi", "--force").returncode in (0, 4)
     assert "Traceback" not in call("status", "--run", "run").said
 
 
-def test_f44_a_manifest_of_a_hundred_thousand_brackets_is_exit_4(shop: Path, call: Callable[..., Any]) -> None:
-    (shop / manifest.NAME).write_bytes(b"[" * 100_000)
+def test_f44_a_manifest_of_a_hundred_thousand_brackets_is_exit_4(shop_run: Path) -> None:
+    (shop_run / manifest.NAME).write_bytes(b"[" * 100_000)
     refused = call("compute-popularity")
     assert refused.returncode == 4
     assert "BAD_MANIFEST" in refused.said
 
 
 @pytest.mark.parametrize("release", ["9.9.9", "99", "0.2.1+later"])
-def test_f18_what_a_later_version_wrote_asks_for_an_upgrade(
-    shop: Path, call: Callable[..., Any], files: Callable[[Path], dict[str, str]], release: str
-) -> None:
-    sealed(shop, lambda told: told["stages"]["prepare"].update(version=release))
-    before = files(shop)
+def test_f18_what_a_later_version_wrote_asks_for_an_upgrade(shop_run: Path, release: str) -> None:
+    sealed(shop_run, lambda told: told["stages"]["prepare"].update(version=release))
+    before = content(shop_run)
     for command in (["compute-popularity"], ["prepare", "--force"], ["run"]):
         refused = call(*command)
         assert refused.returncode == 4, refused.said
         assert f"NEWER: run/manifest.json: prepare was run by version {release}" in refused.said
         assert "upgrade ssl-recall" in refused.said
-    assert files(shop) == before
+    assert content(shop_run) == before
 
 
-def test_f18_what_an_older_schema_tells_is_stale_and_is_made_again(shop: Path, call: Callable[..., Any]) -> None:
-    sealed(shop, lambda told: told.update(schema=1))
+def test_f18_what_an_older_schema_tells_is_stale_and_is_made_again(shop_run: Path) -> None:
+    sealed(shop_run, lambda told: told.update(schema=1))
     refused = call("compute-popularity")
     assert refused.returncode == 4
     assert "STALE: run/train.parquet: schema was 1, now 2; run: ssl-recall prepare" in refused.said
@@ -133,30 +133,30 @@ def test_f18_what_an_older_schema_tells_is_stale_and_is_made_again(shop: Path, c
     assert call("compute-popularity").returncode == 0
 
 
-def test_f18_a_setting_that_changes_is_named(shop: Path, call: Callable[..., Any]) -> None:
+def test_f18_a_setting_that_changes_is_named(shop_run: Path) -> None:
     assert "runs again: unseen_count was 0.01, now 0.5" in call("compute-popularity", "--unseen-count", "0.5").said
 
 
-def test_f17_content_counts_and_neither_time_nor_place(shop: Path, call: Callable[..., Any]) -> None:
-    log = shop.parent / "log.parquet"
+def test_f17_content_counts_and_neither_time_nor_place(shop_run: Path) -> None:
+    log = shop_run.parent / "log.parquet"
     times = log.stat()
     os.utime(log)
     assert "up to date" in call("prepare").said
-    copy = shop.with_name("copy")
-    shutil.copytree(shop, copy)
-    shop.rename(shop.with_name("renamed"))
+    copy = shop_run.with_name("copy")
+    shutil.copytree(shop_run, copy)
+    shop_run.rename(shop_run.with_name("renamed"))
     for run in ("copy", "renamed"):
         assert "up to date" in call("prepare", "--run", run).said
-    content = bytearray(log.read_bytes())
-    content[len(content) // 2] ^= 1
-    log.write_bytes(content)
+    damaged = bytearray(log.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    log.write_bytes(damaged)
     os.utime(log, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert "to run: interactions[0] changed" in call("status", "--run", "copy").said
 
 
-def test_a_file_or_a_pipe_in_the_place_of_what_stands_aside_goes(shop: Path, call: Callable[..., Any]) -> None:
-    (shop / generations.FOLDER).write_text("no folder")
+def test_a_file_or_a_pipe_in_the_place_of_what_stands_aside_goes(shop_run: Path) -> None:
+    (shop_run / generations.FOLDER).write_text("no folder")
     assert call("compute-popularity", "--force").returncode == 0
-    os.mkfifo(shop / generations.FOLDER)
+    os.mkfifo(shop_run / generations.FOLDER)
     assert call("compute-popularity", "--force").returncode == 0
-    assert not (shop / generations.FOLDER).exists()
+    assert not (shop_run / generations.FOLDER).exists()

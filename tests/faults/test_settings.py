@@ -1,36 +1,17 @@
 """Hostile settings: refused with exit 2 and a rule, and nothing outside the run folder is written."""
 
-import contextlib
-import io
-import signal
-import sys
 from pathlib import Path
 
 import polars as pl
 import pytest
 from polars.exceptions import PanicException
 
-from stages.cli import main
-
-
-def call(*arguments: str) -> tuple[int, str]:
-    """Run a command in this process, through its main: -> exit code, what it said."""
-    said, argv, handler, code = io.StringIO(), sys.argv, signal.getsignal(signal.SIGTERM), 0
-    sys.argv = ["ssl-recall", *arguments]
-    try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
-            main()
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    finally:
-        sys.argv = argv
-        signal.signal(signal.SIGTERM, handler)
-    return code, said.getvalue()
+from .commands import call
 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder, two deep, with a shop's tables in it."""
+    """A working folder, two deep, with a shop_run's tables in it."""
     folder = tmp_path / "above" / "here"
     folder.mkdir(parents=True)
     monkeypatch.chdir(folder)

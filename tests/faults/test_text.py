@@ -1,10 +1,7 @@
 """Text as the world writes it: kept byte for byte in the files, and never steering a terminal, a path or a log."""
 
-import contextlib
-import io
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +10,8 @@ import polars as pl
 import pytest
 
 from stages import console
-from stages.cli import main
+
+from .commands import call
 
 ODD = [
     "caf\u00e9",
@@ -45,21 +43,6 @@ LOG = pl.DataFrame(
 FLAGS = ["--interactions", "log.parquet", "--items", "items.parquet", "--timestamp", "t", "--no-queries-are-items"]
 TRAIN = "--epochs 1 --batch-size 32 --further-negatives 8 --ssl-batch-size 8 --ssl-warmup-steps 1 --width 8 --hidden 8"
 MINE = "ssl-recall-secret-7f3a"
-
-
-def call(*arguments: str) -> tuple[int, str]:
-    """Run a command in this process, through its main: -> exit code, what it said."""
-    said, argv, handler, code = io.StringIO(), sys.argv, signal.getsignal(signal.SIGTERM), 0
-    sys.argv = ["ssl-recall", *arguments]
-    try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
-            main()
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    finally:
-        sys.argv = argv
-        signal.signal(signal.SIGTERM, handler)
-    return code, said.getvalue()
 
 
 @pytest.fixture

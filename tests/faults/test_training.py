@@ -16,6 +16,8 @@ from ssl_recall.blockwise import Pairs
 from ssl_recall.losses import in_batch_softmax, self_supervised
 from ssl_recall.steps import pairs_of_equal
 
+from .commands import call
+
 UNIT = torch.nn.functional.normalize
 
 
@@ -71,13 +73,11 @@ def test_f42_an_item_drawn_twice_is_no_negative_of_itself() -> None:
 
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf"])
 @pytest.mark.parametrize("flag", ["--temperature", "--ssl-temperature"])
-def test_f43_a_temperature_that_cannot_be_is_exit_2(
-    shop: Path, call: Callable[..., Any], flag: str, value: str
-) -> None:
+def test_f43_a_temperature_that_cannot_be_is_exit_2(shop_run: Path, flag: str, value: str) -> None:
     assert call("build-views").returncode == 0
     refused = call("train", flag, value)
     assert refused.returncode == 2, refused.said
-    assert not (shop / "model").exists()
+    assert not (shop_run / "model").exists()
 
 
 def test_f43_vectors_of_length_0_have_finite_gradients() -> None:
@@ -105,7 +105,7 @@ def planted(path: Path, change: Callable[[dict[str, Tensor]], None]) -> None:
 
 @pytest.mark.parametrize("ssl", [True, False], ids=["SSL", "no SSL"])
 def test_f43_a_loss_that_is_no_number_is_exit_6_with_the_step_and_the_last_checkpoint(
-    shop: Path, call: Callable[..., Any], ssl: bool
+    shop_run: Path, ssl: bool
 ) -> None:
     """Weights so large that the next step's products are infinite, planted where the training goes on from."""
     import signal
@@ -113,7 +113,7 @@ def test_f43_a_loss_that_is_no_number_is_exit_6_with_the_step_and_the_last_check
     from stages import checkpoints
 
     kind = [] if ssl else ["--no-ssl"]
-    folder = shop / ("" if ssl else "no-ssl") / "checkpoints"
+    folder = shop_run / ("" if ssl else "no-ssl") / "checkpoints"
     assert call("build-views").returncode == 0
     save = checkpoints.Keeper.save
 
@@ -138,5 +138,5 @@ def test_f43_a_loss_that_is_no_number_is_exit_6_with_the_step_and_the_last_check
     assert re.search(r"NON_FINITE: (warm-up|epoch 0), step \d+: ", failed.said)
     assert re.search(r"the last checkpoint is of (the warm-up|epoch 0), step 1\b", failed.said)
     assert [path.name for path in folder.iterdir()] == before, "nothing that is not finite was saved"
-    assert not [*shop.glob("**/model/*")]
+    assert not [*shop_run.glob("**/model/*")]
     assert call("train", *kind, "--force").returncode == 0

@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -292,7 +293,9 @@ def test_a_trial_of_another_kind_is_tried_again(
 
 
 def test_the_value_of_a_trial_is_the_mean_over_its_seeds(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arms, "trained", lambda job, arm, place: (None, None, [{}], recalls(arm.train["seed"])))
+    monkeypatch.setattr(
+        arms, "trained", lambda job, arm, place: SimpleNamespace(curve=[{}], best=recalls(arm.train["seed"]))
+    )
     tune("--arm", "no-ssl", "--trials", "1", "--seeds", "3")
     (row,) = rows(shop, "no-ssl")
     assert (row["value"], row["recall"], row["epochs"]) == (2, 2, 3)
