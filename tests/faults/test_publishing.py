@@ -2,26 +2,27 @@
 
 import collections
 import fcntl
-import os
 import re
 import resource
 import shutil
 import socket
-import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ssl_recall import popularity
 from stages import manifest, reader
+from stages import publish as publishing
 from stages.artifacts import Job
-from stages.errors import ArtifactError
+from stages.errors import ArtifactError, LockedError
 
 from .commands import COMMAND, call, content
+from .disks import PowerCut
 
 NAMES = ("train.parquet", "validation.parquet", "test.parquet")
 PUBLISH = """
@@ -43,7 +44,6 @@ for generation in range(first, last):
 """
 CALLS = ("rename", "link", "fsync", "unlink", "mkdir", "write", "rmdir", "ftruncate", "unlinkat", "flock")
 strace = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 
 def publish(run: Path, first: int, last: int | None = None, before: tuple[str, ...] = ()) -> Any:
@@ -92,20 +92,26 @@ def test_f01_f12_killed_at_any_system_call_a_reader_sees_one_whole_generation(tm
 
 
 @strace
-@pytest.mark.parametrize("when", range(1, 9))
-def test_f06_a_sync_that_fails_publishes_nothing_and_is_not_tried_again(tmp_path: Path, when: int) -> None:
-    run, log = tmp_path / "run", tmp_path / "log"
-    publish(run, 1)
-    failed = publish(run, 2, before=under_strace(log, f"fsync:error=EIO:when={when}", calls=(*CALLS, "close")))
-    assert failed.returncode != 0
-    assert "OSError: [Errno 5]" in failed.stderr
-    file = re.search(r"fsync\((\d+)\)\s+= -1 EIO", log.read_text())
-    assert file is not None
-    after = log.read_text()[file.end() :]
-    assert f"fsync({file[1]})" not in after.split(f"close({file[1]})")[0]
-    assert generation(run) == {"1"}
-    assert publish(run, 2).returncode == 0
-    assert generation(run) == {"2"}
+def test_f06_whichever_sync_fails_nothing_is_published_and_it_is_not_tried_again(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    publish(tmp_path / "whole", 1)
+    publish(tmp_path / "whole", 2, before=under_strace(log, calls=("fsync",)))
+    moments = log.read_text().count("fsync(")
+    assert moments == 3 + 4 + 3 + 2  # new files, old ones set aside, folders of renames, the manifest and its folder
+    for when in range(1, moments + 1):
+        run = tmp_path / str(when)
+        publish(run, 1)
+        failed = publish(run, 2, before=under_strace(log, f"fsync:error=EIO:when={when}", calls=(*CALLS, "close")))
+        assert failed.returncode != 0
+        assert "OSError: [Errno 5]" in failed.stderr
+        file = re.search(r"fsync\((\d+)\)\s+= -1 EIO", log.read_text())
+        assert file is not None
+        after = log.read_text()[file.end() :]
+        assert f"fsync({file[1]})" not in after.split(f"close({file[1]})")[0]
+        assert generation(run) == {"1"}
+        assert not [*run.rglob(".*.tmp"), *run.glob(manifest.ASIDE)]
+        assert publish(run, 2).returncode == 0
+        assert generation(run) == {"2"}
 
 
 @strace
@@ -151,25 +157,6 @@ def test_f03_a_file_that_cannot_grow_is_exit_5_and_the_previous_one_is_kept(shop
     assert subprocess.run(command, check=False, capture_output=True).returncode == 0
 
 
-@pytest.fixture
-def mounted(tmp_path: Path) -> Iterator[Callable[..., Path]]:
-    """Mounts a file system on a folder, and takes it down at the end."""
-    folders: list[Path] = []
-
-    def mount(name: str, *flags: str) -> Path:
-        folder = tmp_path / name
-        folder.mkdir(exist_ok=True)
-        if subprocess.run(["mount", *flags, folder], check=False, capture_output=True).returncode:
-            pytest.skip("cannot mount here")
-        folders.append(folder)
-        return folder
-
-    yield mount
-    for folder in folders:
-        subprocess.run(["umount", folder], check=False)
-
-
-@needs_root
 def test_f03_a_full_disk_is_exit_5_and_the_previous_file_is_kept(shop_run: Path, mounted: Callable[..., Path]) -> None:
     disk = mounted("disk", "-t", "tmpfs", "-o", "size=1m", "tmpfs")
     shutil.copytree(shop_run, disk / "run")
@@ -183,7 +170,6 @@ def test_f03_a_full_disk_is_exit_5_and_the_previous_file_is_kept(shop_run: Path,
     assert call("compute-popularity", "--unseen-count", "0.5", "--run", str(disk / "run")).returncode == 0
 
 
-@needs_root
 def test_f07_a_full_or_missing_tmpdir_is_not_needed(
     shop_run: Path, mounted: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,28 +180,13 @@ def test_f07_a_full_or_missing_tmpdir_is_not_needed(
     assert not [*tiny.iterdir()]
 
 
-@needs_root
-@pytest.mark.skipif(shutil.which("mkfs.ext4") is None, reason="needs mkfs.ext4")
-def test_f02_after_a_power_cut_a_command_that_had_ended_well_has_its_files(
-    tmp_path: Path, mounted: Callable[..., Path]
-) -> None:
-    """The disk forgets whatever was not synced: EXT4_IOC_SHUTDOWN without flushing its log."""
-    image = tmp_path / "disk.img"
-    image.write_bytes(b"")
-    os.truncate(image, 32 * 2**20)
-    subprocess.run(["mkfs.ext4", "-q", image], check=True)
-    disk = mounted("disk", "-o", "loop", str(image))
+def test_f02_after_a_power_cut_a_command_that_had_ended_well_has_its_files(power_cut: PowerCut) -> None:
     for number in (1, 2):
-        assert publish(disk / "run", number).returncode == 0
-    descriptor = os.open(disk, os.O_RDONLY)
-    fcntl.ioctl(descriptor, 0x8004587D, struct.pack("I", 2))
-    os.close(descriptor)
-    subprocess.run(["umount", disk], check=True)
-    subprocess.run(["mount", "-o", "loop", image, disk], check=True)
-    assert generation(disk / "run") == {"2"}
+        assert publish(power_cut.disk / "run", number).returncode == 0
+    power_cut()
+    assert generation(power_cut.disk / "run") == {"2"}
 
 
-@needs_root
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv")
 def test_f08_a_read_only_folder_is_refused_before_any_work(shop_run: Path) -> None:
     (shop_run / "no-ssl").mkdir()
@@ -246,6 +217,55 @@ def test_f13_f14_a_second_process_is_turned_away_at_once_and_a_dead_one_is_not_w
         assert f"in use by process {holder.pid} on {socket.gethostname()}" in refused.said
         holder.kill()
     assert call("compute-popularity", "--force").returncode == 0
+
+
+def test_f13_a_lock_that_its_holder_has_removed_meanwhile_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between opening the file and locking it the holder goes, and with it the file: the next one makes another."""
+    flock, calls = fcntl.flock, []
+
+    def late(file: Any, operation: int) -> None:
+        if not calls:
+            (tmp_path / publishing.LOCK).unlink()
+        calls.append(operation)
+        flock(file, operation)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", late)
+        held = publishing.lock(tmp_path)
+    assert len(calls) == 2
+    with held, pytest.raises(LockedError):
+        publishing.lock(tmp_path)
+
+
+def test_a_folder_in_the_place_of_an_output_is_said_before_any_work(
+    shop_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (shop_run / "popularity.parquet").unlink()
+    (shop_run / "popularity.parquet").mkdir()
+    monkeypatch.setattr(popularity, "log_popularity", lambda *_: pytest.fail("at work"))
+    refused = call("compute-popularity")
+    assert refused.returncode == 5
+    assert "is a folder, where a file is to be written: 'run/popularity.parquet'" in refused.said
+
+
+@strace
+def test_f12_an_output_that_is_a_link_is_put_back_with_its_content(shop_run: Path, tmp_path: Path) -> None:
+    """The manifest's rename is the second one; killed there, the old table counts."""
+    place, kept = shop_run / "popularity.parquet", tmp_path / "elsewhere.parquet"
+    before = place.read_bytes()
+    place.rename(kept)
+    place.symlink_to(kept)
+    killed = [*under_strace(tmp_path / "log", "rename:signal=KILL:when=2"), *COMMAND]
+    command = ["compute-popularity", "--unseen-count", "0.5"]
+    assert subprocess.run([*killed, *command], check=False, capture_output=True).returncode != 0
+    assert place.read_bytes() != before
+    with reader.reading(shop_run, ["popularity.parquet"]) as job:
+        assert job.path("popularity.parquet").read_bytes() == before
+    assert "up to date" in call("compute-popularity").said
+    assert place.read_bytes() == before
+    assert kept.read_bytes() == before
 
 
 @pytest.mark.parametrize("change", ["append", "replace", "remove and make"])

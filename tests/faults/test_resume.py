@@ -11,15 +11,22 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from stages.checkpoints import FOLDER, NAME
+from stages import publish
+from stages.checkpoints import FOLDER, NAME, Keeper
 from stages.cli import main
+from stages.errors import LockedError
 
 from .commands import COMMAND, call
+from .disks import PowerCut
+
+if TYPE_CHECKING:
+    from stages.fitting import Fit
 
 KILLS = 50
 EVERY = ["--checkpoint-seconds", "0"]
@@ -125,21 +132,52 @@ def test_f19_the_command_that_goes_on_has_the_flags_that_were_typed(shop_run: Pa
     assert "goes on from" in again.said
 
 
-def test_f19_a_second_signal_stops_at_once_and_the_checkpoint_is_whole(shop_run: Path, expected: list[str]) -> None:
-    with subprocess.Popen([*COMMAND, "train", *EVERY], stderr=subprocess.PIPE, text=True) as process:
-        waited(lambda: checkpoints(shop_run))
-        process.send_signal(signal.SIGINT)
-        process.send_signal(signal.SIGINT)
-        process.communicate()
-    assert process.returncode == 130
-    assert call("train").returncode == 0
+SLOW = """
+import time
+from stages import checkpoints
+from stages.cli import main
+from stages.errors import LockedError
+
+after_step = checkpoints.Keeper.after_step
+
+def slow(self, fit):
+    after_step(self, fit)
+    if fit.steps_taken == 5:
+        print("a long step", flush=True)
+        time.sleep(60)
+
+checkpoints.Keeper.after_step = slow
+main()
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"])
+def test_f19_f20_a_second_signal_stops_at_once_and_the_last_checkpoint_is_whole(
+    shop_run: Path, expected: list[str], number: signal.Signals, code: int
+) -> None:
+    command, pipe = [sys.executable, "-c", SLOW, "train", *EVERY], subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "a long step\n"
+        process.send_signal(number)
+        time.sleep(0.5)  # two signals that come together are one
+        process.send_signal(number)
+        try:
+            said = process.communicate(timeout=20)[1]
+        finally:
+            process.kill()
+    assert process.returncode == code, said
+    assert "stopped at once; the last checkpoint is of epoch 0, step 2; to go on run: ssl-recall train" in said
+    again = call("train")
+    assert again.returncode == 0
+    assert "goes on from" in again.said
     assert ended(shop_run) == expected
 
 
-def _train(*flags: str) -> None:
-    """Train in a process of its own; what it says goes nowhere."""
-    with Path(os.devnull).open("w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
+def _train(said: Path, *flags: str) -> None:
+    """Train in a process of its own; what it says goes to a file."""
+    with said.open("w") as file:
+        os.dup2(file.fileno(), 2)
     sys.argv = ["ssl-recall", "train", *flags]
     main()
 
@@ -154,39 +192,41 @@ def ready() -> "multiprocessing.context.ForkServerContext":
     return context
 
 
-def test_f21_killed_at_any_of_50_moments_it_ends_with_the_same_bytes(
+def test_f21_killed_at_any_of_50_moments_it_goes_on_and_ends_with_the_same_bytes(
     views: Path,
     expected: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     ready: "multiprocessing.context.ForkServerContext",
 ) -> None:
-    """Each from the beginning; the moments lie anywhere between the first step and the end, in a save, too."""
-    moments, same, killed = random.Random(1), 0, 0
-    length = 0.0
-    for number in range(KILLS + 1):
-        folder = tmp_path / str(number)
+    """The moments lie anywhere between the first checkpoint and the end, in saves, too; one too late does not count."""
+    moments, killed, same = random.Random(1), 0, 0
+    length = 0.0  # of a training after its first checkpoint, which one that is not killed tells
+    for number in range(2 * KILLS):
+        folder, said = tmp_path / str(number), tmp_path / "said"
         shutil.copytree(views, folder)
         monkeypatch.chdir(folder)
-        process = ready.Process(target=_train, args=EVERY)
+        process = ready.Process(target=_train, args=(said, *EVERY))
         process.start()
-        waited(lambda run=folder / "run", child=process: (run / FOLDER).exists() or not child.is_alive())
+        waited(lambda run=folder / "run", child=process: checkpoints(run) or not child.is_alive())
         begun = time.monotonic()
-        process.join(moments.uniform(0, length) if number else None)
-        if process.is_alive():
-            process.kill()
-            killed += 1
+        process.join(moments.uniform(0, length) if length else None)
+        process.kill()
         process.join()
-        length = length or time.monotonic() - begun  # the first one is not killed, and tells how long it takes
-        again = ready.Process(target=_train)
-        again.start()
-        again.join()
-        assert again.exitcode == 0
-        same += ended(folder / "run") == expected
-        assert not [*folder.rglob(".*.tmp")]
+        length = length or time.monotonic() - begun
+        if checkpoints(folder / "run") and not (folder / "run" / ENDS[0]).exists():
+            killed += 1
+            again = ready.Process(target=_train, args=(said,))
+            again.start()
+            again.join()
+            assert again.exitcode == 0
+            assert "goes on from" in said.read_text()
+            assert not [*folder.rglob(".*.tmp")]
+            same += ended(folder / "run") == expected
         shutil.rmtree(folder)
-    assert same == KILLS + 1
-    assert killed > KILLS / 2
+        if killed == KILLS:
+            break
+    assert (killed, same) == (KILLS, KILLS)
 
 
 def flipped(path: Path, place: float) -> None:
@@ -316,6 +356,45 @@ def test_f23_a_training_that_is_done_is_up_to_date(shop_run: Path, expected: lis
     assert ended(shop_run) == expected
 
 
+def test_a_leftover_checkpoint_of_what_is_published_decides_nothing(
+    shop_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a training in bf16, beside the model that it led to: the next one is in float32, as it says."""
+    kept: list[Path] = []
+    save = Keeper.save
+
+    def keep(self: Keeper, fit: "Fit") -> bool:
+        whole = save(self, fit)
+        kept[:] = [shutil.copy(path, tmp_path) for path in checkpoints(shop_run)]
+        return whole
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Keeper, "save", keep)
+        assert call("train", "--precision", "bfloat16", *EVERY).returncode == 0
+    (shop_run / FOLDER).mkdir()
+    for path in kept:
+        shutil.copy(path, shop_run / FOLDER)
+    assert call("train").returncode == 0
+    other = ended(shop_run)
+    shutil.rmtree(shop_run / "model")
+    assert call("train", "--force").returncode == 0
+    assert ended(shop_run) == other
+
+
+def test_checkpoints_go_while_the_folder_is_still_locked(shop_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    locked: list[bool] = []
+
+    def clear(self: Keeper) -> None:
+        try:
+            publish.lock(shop_run).close()
+        except LockedError:
+            locked.append(True)
+
+    monkeypatch.setattr(Keeper, "clear", clear)
+    assert call("train").returncode == 0
+    assert locked == [True]
+
+
 def test_a_checkpoint_that_a_kill_left_beside_what_it_led_to_is_no_obstacle(halfway: Path, expected: list[str]) -> None:
     kept = halfway.parent / "kept"
     shutil.copytree(halfway / FOLDER, kept)
@@ -345,6 +424,30 @@ def test_f20_sigterm_inside_a_save_lets_it_be_whole(shop_run: Path, expected: li
     assert call("train").returncode == 0
     assert ended(shop_run) == expected
     assert not [*shop_run.rglob(".*.tmp")]
+
+
+def test_f02_after_a_power_cut_a_checkpoint_that_was_saved_is_whole(
+    shop_run: Path, expected: list[str], power_cut: PowerCut, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(shop_run.parent, power_cut.disk / "shop")
+    monkeypatch.chdir(power_cut.disk / "shop")
+    os.sync()
+    run = power_cut.disk / "shop" / "run"
+    with subprocess.Popen([*COMMAND, "train", *EVERY], stderr=subprocess.PIPE, text=True) as process:
+        waited(lambda: checkpoints(run))
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate()[1]
+    assert process.returncode == 143, said
+    monkeypatch.undo()
+    monkeypatch.chdir("/")
+    power_cut()
+    monkeypatch.chdir(run.parent)
+    again = call("train")
+    assert again.returncode == 0, again.said
+    assert "goes on from" in again.said
+    assert "not what was written" not in again.said
+    assert ended(run) == expected
+    monkeypatch.chdir("/")
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -152,7 +153,9 @@ def test_rank_files_that_are_damaged_are_made_again(shop: Path) -> None:
     assert (shop / "run" / "ablation.parquet").read_bytes() == before
 
 
-@pytest.mark.parametrize(("stop", "jobs", "code"), [(signal.SIGKILL, "1", -9), (signal.SIGINT, "2", 130)])
+@pytest.mark.parametrize(
+    ("stop", "jobs", "code"), [(signal.SIGKILL, "1", -9), (signal.SIGINT, "2", 130), (signal.SIGTERM, "2", 143)]
+)
 def test_a_stopped_ablation_goes_on_and_gives_the_same_table(
     shop: Path, tmp_path: Path, stop: signal.Signals, jobs: str, code: int
 ) -> None:
@@ -166,7 +169,8 @@ def test_a_stopped_ablation_goes_on_and_gives_the_same_table(
     process.send_signal(stop)
     said = process.communicate(timeout=60)[1]
     assert process.returncode == code, said
-    assert stop == signal.SIGKILL or "what has been trained is kept" in said
+    assert stop == signal.SIGKILL or f"is kept; to go on run: {shlex.join(['ssl-recall', *command[1:]])}" in said
+    assert "nothing of this stage" not in said
     there = files(shop)
     assert 0 < len(there) < 80
     few()
