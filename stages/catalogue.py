@@ -110,15 +110,16 @@ def _side(table: tables.Table, side: str, settings: dict[str, Any]) -> Side:
     from ssl_recall.features import Kind
     from ssl_recall.vocabularies import Column, encode, vocabulary
 
-    id_name, declarations = settings[f"{side}_id"], settings[f"{side}_features"] or []
+    id_name, declarations = tables.id_column(settings, side), settings[f"{side}_features"] or []
+    flag = f"--{tables.SIDES[side] if settings[f'{tables.SIDES[side]}_id'] else side}-id"
     problems = tables.Problems(f"--{tables.SIDES[side]} {table.path}")
-    if not tables.need_column(table.schema, id_name, f"--{side}-id", problems):
+    if not tables.need_column(table.schema, id_name, flag, problems):
         problems.stop_if_any()
     if text := table.too_large(id_name):
         problems.add("LIMIT", f"{id_name} {text}")
         problems.stop_if_any()
     ids = table.column(id_name)
-    tables.check_ids(ids, f"--{side}-id", problems, unique=True)
+    tables.check_ids(ids, flag, problems, unique=True)
     defaults = Column("", Kind.CATEGORICAL, settings["min_count"], settings["max_values"], settings["buckets"])
     columns = feature_columns.columns_of(table.schema, id_name, declarations, f"--{side}-feature", defaults, problems)
     order = None if ids.is_sorted() else ids.arg_sort()

@@ -34,7 +34,9 @@ class Guesses:
     """The columns of the interactions."""
 
     query_id: str
+    queries_id: str  # the same in the table of queries, where there is one
     item_id: str
+    items_id: str  # the same in the table of items
     timestamp: str | None
     unusable_time: str | None  # a column named for times that is of no type of times
     weight: str | None
@@ -47,14 +49,14 @@ def of_tables(log: "pl.DataFrame", items: "pl.DataFrame", queries: "pl.DataFrame
     """Find the columns. Raises SettingsError where no pair of columns can be the ids."""
     import polars as pl
 
-    item_id = _shared_id(log, items, ITEM_NAMES, set(), "items")
-    if items[item_id].is_duplicated().any() and not log[item_id].is_duplicated().any():
-        text = f"--items holds {item_id} several times and --interactions each once; are the two tables swapped?"
+    item_id, items_id = _shared_id(log, items, ITEM_NAMES, set(), "items")
+    if items[items_id].is_duplicated().any() and not log[item_id].is_duplicated().any():
+        text = f"--items holds {items_id} several times and --interactions each once; are the two tables swapped?"
         raise SettingsError(text, "SWAPPED")
     if queries is not None:
-        query_id = _shared_id(log, queries, QUERY_NAMES, {item_id}, "queries")
+        query_id, queries_id = _shared_id(log, queries, QUERY_NAMES, {item_id}, "queries")
     else:
-        query_id = _query_id(log, item_id)
+        query_id = queries_id = _query_id(log, item_id)
     rest = [name for name in log.columns if name not in {query_id, item_id}]
     times = sorted((name for name in rest if _holds_times(log[name])), key=lambda name: log.schema[name].is_integer())
     unusable = [name for name in rest if _words(name) & TIME_WORDS and not _holds_times(log[name])]
@@ -64,13 +66,15 @@ def of_tables(log: "pl.DataFrame", items: "pl.DataFrame", queries: "pl.DataFrame
     least = float(middle) if isinstance(middle, float | int) else 1.0
     return Guesses(
         query_id,
+        queries_id,
         item_id,
+        items_id,
         times[0] if times else None,
         unusable[0] if unusable and not times else None,
         weight,
         least,
-        events.are_items(log[query_id].drop_nulls(), items[item_id], query_id),
-        1.0 if queries is None else _share_among(log[query_id], queries[query_id]),
+        events.are_items(log[query_id].drop_nulls(), items[items_id], query_id),
+        1.0 if queries is None else _share_among(log[query_id], queries[queries_id]),
     )
 
 
@@ -213,14 +217,35 @@ def _may_be_id(values: "pl.Series") -> bool:
     return values.dtype == pl.String or values.dtype.is_integer()
 
 
-def _shared_id(log: "pl.DataFrame", table: "pl.DataFrame", names: re.Pattern[str], taken: set[str], title: str) -> str:
-    """Find the column of both tables that names a table's rows: by name, else as the unique one the log draws from."""
+def _shared_id(
+    log: "pl.DataFrame", table: "pl.DataFrame", names: re.Pattern[str], taken: set[str], title: str
+) -> tuple[str, str]:
+    """Find what names a table's rows: its column of the log, and its column there.
+
+    One name in both that is like an id's, or unique in the table; else the two columns that hold the same values.
+    """
     both = [n for n in table.columns if n in log.columns and n not in taken and _may_be_id(table[n])]
     ranked = sorted(both, key=lambda n: (not names.match(n), table[n].n_unique() < table.height))
+    if ranked and (names.match(ranked[0]) or table[ranked[0]].n_unique() == table.height):
+        return ranked[0], ranked[0]
+    if pair := _of_equal_values(log, table, names, taken):
+        return pair
     if ranked:
-        return ranked[0]
-    close = ", ".join(table.columns[:5])
-    raise SettingsError(
-        f"--{title}: no column has the name of one in the interactions ({close} ..); name the id columns alike",
-        "NO_IDS",
-    )
+        return ranked[0], ranked[0]
+    columns = "; ".join(f"{where} {', '.join(frame.columns)}" for where, frame in (("there", table), ("here", log)))
+    text = f"--{title}: no column of it holds the ids of one in the interactions ({columns}); write ids alike in both"
+    raise SettingsError(text, "NO_IDS")
+
+
+def _of_equal_values(
+    log: "pl.DataFrame", table: "pl.DataFrame", names: re.Pattern[str], taken: set[str]
+) -> tuple[str, str] | None:
+    """Find a column of the log most of whose values name one row each of the table, and that column there."""
+    found = []
+    for there in (n for n in table.columns if _may_be_id(table[n]) and table[n].n_unique() == table.height):
+        for here in (n for n in log.columns if n not in taken and _may_be_id(log[n])):
+            share = _share_among(log[here], table[there])
+            if share > 1 / 2:
+                named = bool(names.match(here)) + bool(names.match(there))
+                found.append(((named, share, log[here].n_unique()), (here, there)))
+    return max(found)[1] if found else None

@@ -66,19 +66,19 @@ def init(
         "",
         "[prepare]",
         f"interactions = {_text(str(interactions))}",
-        f"items = {_text(str(items))}{_without(catalogue[found.item_id])}",
+        f"items = {_text(str(items))}{_without(catalogue[found.items_id])}",
         *_queries(queries, found.described),
         *_columns(found, log),
         "",
         "[prepare.item_features]  # categorical, multi-valued, numeric, dense or exclude",
-        *_features(catalogue[[c for c in catalogue.columns if c != found.item_id]], guesses.of_column, large),
+        *_features(catalogue[[c for c in catalogue.columns if c != found.items_id]], guesses.of_column, large),
     ]
     if asked is not None and found.described >= DESCRIBED:
         guess = partial(guesses.of_queries_column, items=catalogue) if found.queries_are_items else guesses.of_column
         lines += [
             "",
             "[prepare.query_features]",
-            *_features(asked[[c for c in asked.columns if c != found.query_id]], guess, large_asked),
+            *_features(asked[[c for c in asked.columns if c != found.queries_id]], guess, large_asked),
         ]
     lines += _defaults(log.height, catalogue.height)
     with publish.replacing(output) as file:
@@ -103,7 +103,11 @@ def _queries(path: Path | None, described: float) -> Iterator[str]:
 def _columns(found: "guesses.Guesses", log: "pl.DataFrame") -> Iterator[str]:
     """Give the lines that name the columns of the interactions."""
     yield f"query_id = {_text(found.query_id)}{_without(log[found.query_id])}"
+    if found.queries_id != found.query_id:
+        yield f"queries_id = {_text(found.queries_id)}  # the same id in the queries' table"
     yield f"item_id = {_text(found.item_id)}{_without(log[found.item_id])}"
+    if found.items_id != found.item_id:
+        yield f"items_id = {_text(found.items_id)}  # the same id in the items' table"
     if found.unusable_time is not None:
         why = f"{guesses.of_no_time(log[found.unusable_time])}: the split is by a seeded hash"
         yield f"# timestamp = {_text(found.unusable_time)}  # {why}"

@@ -23,14 +23,15 @@ def read(job: reader.Reader, path: Path) -> "tuple[pl.Series, EncodedTable]":
     from ssl_recall.vocabularies import Column, encode
 
     settings = job.manifest["stages"]["prepare"]["settings"]
+    id_name = tables.id_column(settings, "item")
     features = job.read("features.parquet").filter(side="item")
     words = job.read("vocabulary.parquet").partition_by("vocabulary", as_dict=True)
     nothing = job.read("vocabulary.parquet").clear()
     known = job.read("items.parquet", ["item_id"])["item_id"]
-    frame, large = tables.read(path, "--items", [settings["item_id"]])
-    frame = _as_the_catalogue(frame, path, settings["item_id"], known)
+    frame, large = tables.read(path, "--items", [id_name])
+    frame = _as_the_catalogue(frame, path, id_name, known)
     problems = tables.Problems(f"--items {path}")
-    named = {"item_id": settings["item_id"]}
+    named = {"item_id": id_name}
     wanted = [named.get(name, name) for name in features["feature"]]
     for name in wanted:
         if name in large:
@@ -38,7 +39,7 @@ def read(job: reader.Reader, path: Path) -> "tuple[pl.Series, EncodedTable]":
         else:
             tables.need_column(frame.columns, name, "a column named", problems)
     problems.stop_if_any()
-    ids = frame[settings["item_id"]]
+    ids = frame[id_name]
     tables.check_ids(ids, "--item-id", problems, unique=True)
     if not tables.comparable(ids, known):
         problems.add("ID_TYPES", f"{ids.name} is of type {ids.dtype} but {known.dtype} in the catalogue; write it so")
@@ -46,7 +47,7 @@ def read(job: reader.Reader, path: Path) -> "tuple[pl.Series, EncodedTable]":
     defaults = Column("", Kind.CATEGORICAL, settings["min_count"], settings["max_values"], settings["buckets"])
     columns = feature_columns.columns_of(
         frame.select(wanted).schema,
-        settings["item_id"],
+        id_name,
         _declared(features, settings),
         "--item-feature",
         defaults,

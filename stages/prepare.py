@@ -38,6 +38,13 @@ def prepare(
     config: options.ConfigOption = None,
     query_id: Annotated[str, typer.Option(help="Column of the query's id.")] = "query_id",
     item_id: Annotated[str, typer.Option(help="Column of the item's id.")] = "item_id",
+    items_id: Annotated[
+        str | None,
+        typer.Option(help="The item's id in --items. [default: named as in the interactions]", show_default=False),
+    ] = None,
+    queries_id: Annotated[
+        str | None, typer.Option(help="The query's id in --queries. [default: the same]", show_default=False)
+    ] = None,
     timestamp: Annotated[str | None, typer.Option(help="Column of the time; with it the split is by time.")] = None,
     null_timestamp: Annotated[
         events.NullTimestamp, typer.Option(help="What becomes of interactions without a time.")
@@ -98,7 +105,7 @@ def prepare(
     with artifacts.Job(run, "prepare", settings, sources=paths, writes=WRITES, force=force) as job:
         if job.up_to_date:
             return
-        found = tables.scan_all(paths, {"query": query_id, "item": item_id}, most)
+        found = tables.scan_all(paths, settings, most)
         sides = catalogue.read(found, settings)
         log = events.read(found["interactions"], sides, settings)
         sizes, taken = _write_split(job, log, sides.items.ids, settings)

@@ -5,7 +5,7 @@ import difflib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import limits, sources
 from .errors import InputError
@@ -192,15 +192,22 @@ def is_whole(texts: "pl.Series") -> bool:
     return bool((texts.cast(pl.Int64, strict=False).cast(pl.String) == texts).fill_null(texts.is_null()).all())
 
 
-def scan_all(paths: dict[str, Path], id_columns: dict[str, str], most: Limits) -> dict[str, Table]:
-    """Open the tables; where one holds an id as text, a CSV beside it does so too. `id_columns` is side -> column."""
+def id_column(settings: Mapping[str, Any], side: str) -> str:
+    """Name the column of a side's own table that holds its ids: as in the interactions, or as it is given."""
+    return str(settings.get(f"{SIDES[side]}_id") or settings[f"{side}_id"])
+
+
+def scan_all(paths: dict[str, Path], settings: Mapping[str, Any], most: Limits) -> dict[str, Table]:
+    """Open the tables; where one holds an id as text, a CSV beside it does so too."""
     import polars as pl
 
-    found = {name: scan(path, f"--{name}", list(id_columns.values()), most) for name, path in paths.items()}
-    for side, column in id_columns.items():
-        pair = [name for name in ("interactions", SIDES[side]) if name in found and column in found[name].schema]
-        if any(found[name].schema[column] == pl.String for name in pair):
-            for name in pair:
+    named = {side: {"interactions": settings[f"{side}_id"], SIDES[side]: id_column(settings, side)} for side in SIDES}
+    ids = {name: [columns[name] for columns in named.values() if name in columns] for name in paths}
+    found = {name: scan(path, f"--{name}", ids[name], most) for name, path in paths.items()}
+    for columns in named.values():
+        pair = {name: column for name, column in columns.items() if name in found and column in found[name].schema}
+        if any(found[name].schema[column] == pl.String for name, column in pair.items()):
+            for name, column in pair.items():
                 if sources.is_csv(paths[name]):
                     found[name] = found[name].with_text(column)
     return found

@@ -1,6 +1,7 @@
 """export-embeddings on a small trained model: the catalogue, new items, and the queries."""
 
 import hashlib
+import json
 import random
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from stages import manifest
 from stages.build_views import build_views
 from stages.compute_mi import compute_mi
 from stages.compute_popularity import compute_popularity
@@ -122,6 +124,13 @@ def test_the_catalogue_as_new_items_has_the_vectors_of_the_catalogue(
     exported = pl.read_parquet(run / FILES[0])
     np.testing.assert_allclose(vectors(found.sort("item_id")), vectors(exported), atol=1e-6)
     assert digests(run) == before
+
+
+def test_new_items_have_the_ids_in_the_column_that_the_catalogue_has_them_in(run: Path) -> None:
+    told = json.loads((run / "manifest.json").read_text())
+    told["stages"]["prepare"]["settings"] |= {"items_id": "film", "item_id": "of the log"}
+    (run / "manifest.json").write_bytes(manifest.sealed(told))
+    assert new(run, catalogue())["item_id"].equals(catalogue()["film"].alias("item_id"))
 
 
 def test_a_csv_file_of_the_catalogue_has_its_vectors_too(run: Path) -> None:

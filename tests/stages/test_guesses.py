@@ -29,7 +29,17 @@ def log(**columns: Any) -> pl.DataFrame:
 
 def test_columns_of_the_log_by_hand() -> None:
     found = guesses.of_tables(log(rating=[4.0] * R, ts=range(SECONDS, SECONDS + R)), items(), None)
-    assert found == guesses.Guesses("user_id", "item_id", "ts", None, "rating", 4.0, False, 1.0)
+    assert found == guesses.Guesses("user_id", "user_id", "item_id", "item_id", "ts", None, "rating", 4.0, False, 1.0)
+
+
+def test_ids_of_different_names_are_found_by_their_values() -> None:
+    """Both tables have a column `colour`, which names no row of either."""
+    catalogue = items(Nr=range(N)).rename({"item_id": "Artikel-Nr."})
+    sales = log(colour=["red"] * R, pieces=[n % 3 for n in range(R)]).rename({"item_id": "SKU", "user_id": "Kunde"})
+    people = pl.DataFrame({"Person": [f"u{n}" for n in range(40)], "colour": ["red"] * 40})
+    found = guesses.of_tables(sales, catalogue, people)
+    assert (found.item_id, found.items_id) == ("SKU", "Artikel-Nr.")
+    assert (found.query_id, found.queries_id, found.described) == ("Kunde", "Person", 1.0)
 
 
 EVERY = range(N)

@@ -147,9 +147,26 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_tables_without_a_common_column_are_refused(tmp_path: Path) -> None:
     paths = write(tmp_path)
-    pl.read_parquet(paths["items"]).rename({"movieId": "code"}).write_parquet(paths["items"])
-    with pytest.raises(SettingsError, match="name the id columns alike"):
+    items = pl.read_parquet(paths["items"]).rename({"movieId": "code"})
+    items.with_columns(pl.col("code") + "-x").write_parquet(paths["items"])
+    with pytest.raises(SettingsError, match=r"no column of it holds the ids of one in the interactions \(there code, "):
         init(**paths, output=tmp_path / "settings.toml")
+
+
+def test_ids_of_another_name_in_the_catalogue_are_written_down_and_prepare_takes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = write(tmp_path)
+    pl.read_parquet(paths["items"]).rename({"movieId": "Nr. €"}).write_parquet(paths["items"])
+    monkeypatch.chdir(tmp_path)
+    init(**paths, output=tmp_path / "ssl-recall.toml")
+    settings = tomllib.loads((tmp_path / "ssl-recall.toml").read_text())
+    assert (settings["prepare"]["item_id"], settings["prepare"]["items_id"]) == ("movieId", "Nr. €")
+    done = CliRunner().invoke(app, ["prepare"], catch_exceptions=False)
+    assert done.exit_code == 0
+    written = pl.read_parquet(tmp_path / settings["run"] / "items.parquet")
+    assert written["item_id"].to_list() == sorted(pl.read_parquet(paths["items"])["Nr. €"])
+    assert "Nr. €" not in written.columns
 
 
 def test_ids_that_are_missing_are_said_where_the_column_is_named(tmp_path: Path) -> None:

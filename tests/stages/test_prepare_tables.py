@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from stages.cli import app
+from stages.errors import InputError
 from stages.prepare import prepare
 
 Prepared = Callable[..., dict[str, pl.DataFrame]]
@@ -155,6 +156,29 @@ def test_numbers_in_csv_are_text_where_the_other_table_says_text(tmp_path: Path)
     prepare(tmp_path / "log.csv", tmp_path / "items.parquet", run=tmp_path / "run", **ALL)
     train = pl.read_parquet(tmp_path / "run/train.parquet")
     assert train.select("query_id", "item_id").rows() == [(7, "1"), (8, "2")]
+
+
+@pytest.mark.parametrize("ids", [["1", "2", "x"], [1, 2, 3]], ids=["text", "numbers"])
+def test_each_table_may_have_a_name_of_its_own_for_its_ids(tmp_path: Path, ids: list[Any]) -> None:
+    """In CSV beside it they are of the catalogue's type, whatever they look like."""
+    pl.DataFrame({"Nr.": ids, "colour": ["red", "blue", "red"]}).write_parquet(tmp_path / "items.parquet")
+    (tmp_path / "log.csv").write_text("Kunde,SKU\n7,1\n8,2\n")
+    (tmp_path / "people.csv").write_text("Person,age\n7,1\n8,2\n9,2\n")
+    tables = {"items": tmp_path / "items.parquet", "queries": tmp_path / "people.csv"}
+    named = {"query_id": "Kunde", "queries_id": "Person", "item_id": "SKU", "items_id": "Nr."}
+    prepare(tmp_path / "log.csv", **tables, **named, run=tmp_path / "run", **ALL)
+    train = pl.read_parquet(tmp_path / "run/train.parquet")
+    assert train.select("query_id", "item_id").rows() == [(7, ids[0]), (8, ids[1])]
+    items = pl.read_parquet(tmp_path / "run/items.parquet")
+    assert items.columns == ["item_id", "item_id__code", "colour", "colour__code"]
+    assert pl.read_parquet(tmp_path / "run/queries.parquet")["query_id"].to_list() == [7, 8, 9]
+
+
+def test_a_name_that_the_table_does_not_have_is_told_by_its_own_flag(tmp_path: Path) -> None:
+    pl.DataFrame({"Nr.": ["1", "2"]}).write_parquet(tmp_path / "items.parquet")
+    (tmp_path / "log.csv").write_text("query_id,item_id\n7,1\n8,2\n")
+    with pytest.raises(InputError, match=r"NO_COLUMN: --items .*no column 'Nr'; did you mean --items-id 'Nr\.'"):
+        prepare(tmp_path / "log.csv", tmp_path / "items.parquet", items_id="Nr", run=tmp_path / "run", **ALL)
 
 
 def test_items_as_queries_are_found_in_csv_beside_a_catalogue_of_text(tmp_path: Path) -> None:
