@@ -94,7 +94,7 @@ def ablate(
             with job.open("ablation.md") as file:
                 file.write(ablation_table.markdown(frame, note).encode())
             ranks.sweep(run, cells)
-            job.done(f"{len(picked)} arms, {seeds} seeds, {len(truth.pair_items):,} test pairs")
+            job.done(f"{len(picked)} arms, {seeds} seed{'s' * (seeds > 1)}, {len(truth.pair_items):,} test pairs")
     if planning.is_planning():
         return
     with reader.reading(run, WRITES[:1], config) as published:
@@ -216,6 +216,6 @@ def _note(job: reader.Reader, seeds: int, picked: Iterable[str], best: dict[str,
     if arms.BASE in best:
         tuned += f"; the others take the settings of {arms.BASE}"
     return (
-        f"Rows: {rows}. Seeds: 1 to {seeds}. Tuned: {tuned}. "
+        f"Rows: {rows}. Seed{'s: 1 to' if seeds > 1 else ':'} {seeds}. Tuned: {tuned}. "
         f"ssl-recall {version('ssl-recall')}, torch {torch.__version__}, Python {platform.python_version()}."
     )

@@ -184,12 +184,18 @@ class Job(reader.Reader):
         present = [name for name in self.optional if self._is_current(name)]
         self.hold((*self.reads, *present))
         self.inputs |= self._hashed_sources()
-        return manifest.stale_reason(self.run, self.manifest, self.stage, self.settings, self.inputs, self.writes)
+        return manifest.stale_reason(
+            self.run, self.manifest, self.stage, self.settings, self.inputs, self.writes, self._files()
+        )
 
     def _hashed_sources(self) -> dict[str, str]:
         """Hash the user's own tables."""
+        return {name: publish.sha256(file) for name, file in self._files().items()}
+
+    def _files(self) -> dict[str, Path]:
+        """Give the files of the user's own tables: `items[0]` is the first of --items."""
         return {
-            f"{label}[{number}]": publish.sha256(file)
+            f"{label}[{number}]": file
             for label, path in self.sources.items()
             for number, file in enumerate(sources.needed(path, f"--{label}"))
         }
@@ -251,8 +257,10 @@ class Job(reader.Reader):
         now = {name: publish.sha256(self.path(name)) for name in self._held} | self._hashed_sources()
         changed = [name for name in sorted(now.keys() | self.inputs.keys()) if now.get(name) != self.inputs.get(name)]
         if changed:
+            titles = self._files()
+            names = ", ".join(str(titles.get(name, name)) for name in changed)
             raise ArtifactError(
-                f"{', '.join(changed)}: changed while {self.stage} was at work, and nothing was written; run it again",
+                f"{names}: changed while {self.stage} was at work, and nothing was written; run it again",
                 "CHANGED",
             )
 

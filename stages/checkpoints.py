@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import artifacts, console, manifest, publish
+from . import config as config_file
 from .errors import CheckpointError, Stopped
 from .signals import Asked
 
@@ -63,8 +65,7 @@ class Keeper:
     def __init__(self, job: artifacts.Job, folder: str, every: float, asked: Asked, *, strict: bool) -> None:
         """Keep the files in the run folder's `folder`; `every` is seconds, 0 saves after each step."""
         self.folder, self.every, self.asked, self.strict = job.run / folder / FOLDER, every, asked, strict
-        self.anew = f"ssl-recall {job.stage}{job.flags} --force"
-        self.resume = console.same_command()
+        self.resume, self.settings = console.same_command(), job.settings
         self.about = _about(version("ssl-recall"), job.settings, job.inputs)
         self.published = job.published()
         self._found: Checkpoint | None = None
@@ -77,6 +78,17 @@ class Keeper:
             path.unlink()
         with contextlib.suppress(OSError):
             self.folder.rmdir()
+
+    def tidy(self) -> None:
+        """Remove what led to what is published; a training that was stopped stays, to be gone on with."""
+        for path in self._paths():
+            if self.published is not None and led_to(path, self.published):
+                path.unlink()
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+        if kept := self._paths():
+            said = f"keeps {len(kept)} checkpoint{'s' * (len(kept) > 1)} of a training that was stopped"
+            console.warn(f"{self.folder}: {said}; to be rid of it remove the folder")
 
     def find(self) -> Checkpoint | None:
         """Give the newest whole checkpoint, which `begin` goes on from; None where the training begins.
@@ -95,7 +107,7 @@ class Keeper:
                 if self._is_done(found.about):
                     self.clear()
                     return None
-                raise CheckpointError(f"{self.folder}: {_differs(found.about, self.about)}; {self._ways()}", "OTHER")
+                raise CheckpointError(f"{self.folder}: {self._other(found)}; {self._ways()}", "OTHER")
             for damaged in paths[:number]:  # of later steps than those to come, which would be taken for older
                 damaged.unlink()
             self._found = found
@@ -185,8 +197,23 @@ class Keeper:
             )
         console.warn(f"{self.folder}: {differs}: the end is not bit-exact to that of an uninterrupted training")
 
+    def _other(self, found: Checkpoint) -> str:
+        """Say how a checkpoint is not of today's training, and which command goes on with it."""
+        text = f"a training was stopped here, of other settings or data: {_differs(found.about, self.about)}"
+        changed = {name for name in found.about if found.about[name] != self.about.get(name)}
+        flags = [part for name in sorted(changed & self.settings.keys()) for part in _flags(name, found.about[name])]
+        if not flags or changed - self.settings.keys():
+            return text
+        return f"{text}; to go on with it run: {self.resume} {shlex.join(flags)}"
+
     def _ways(self) -> str:
-        return f"to begin anew run: {self.anew}"
+        return f"to begin anew, without it, run: {self.resume} --force"
+
+
+def steps_saved(folder: Path) -> int | None:
+    """Give the step of the newest checkpoint in a folder, None where there is none; nothing is verified."""
+    found = [NAME.fullmatch(path.name) for path in folder.iterdir()] if folder.is_dir() else []
+    return max((int(match["step"]) for match in found if match), default=None)
 
 
 class DamagedError(Exception):
@@ -234,6 +261,11 @@ def _place(fit: "Fit") -> dict[str, Any]:
 
     own = {name: fit.settings[name] for name in (*PLACE, "bf16")}
     return {**own, "torch": torch.__version__, "machine": platform.machine()}
+
+
+def _flags(name: str, value: object) -> list[str]:
+    """Give the flags for a setting; none for a list, which would come on top of what was typed."""
+    return [] if isinstance(value, list) else config_file.flags(name, value)
 
 
 def _os_error(error: Exception) -> tuple[int, str]:

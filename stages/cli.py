@@ -6,42 +6,60 @@ import re
 import signal
 import sys
 import traceback
-from typing import Any
+from importlib.metadata import version
+from typing import Annotated, Any
 
 import typer
 
 from . import console, signals
 from .errors import StageError
 
-STAGES = (
-    "init",
-    "prepare",
-    "compute-popularity",
-    "compute-mi",
-    "build-views",
-    "show-views",
-    "train",
-    "export-embeddings",
-    "evaluate",
-    "tune",
-    "ablate",
-    "run",
-    "status",
-    "clean",
-)
+STAGES = {  # subcommand -> its line in the list of all
+    "init": "Look at your tables and write a settings file.",
+    "run": "Run all stages in order, each only where it is stale.",
+    "status": "Say what run would do, and why; --verify checks files.",
+    "prepare": "Check and encode the tables, and split the log.",
+    "compute-popularity": "Count items: p and log p.",
+    "compute-mi": "Mutual information of every two item features.",
+    "build-views": "Draw pairs of partial views of every item.",
+    "show-views": "Print the views of one item in words.",
+    "train": "Train the two towers, with or without SSL.",
+    "export-embeddings": "Write the items' and the queries' vectors.",
+    "evaluate": "Recall of head, tail and cold items, with intervals.",
+    "tune": "Search settings on the validation interactions.",
+    "ablate": "Compare the parts of the SSL over several seeds.",
+    "clean": "Remove what a killed run has left behind.",
+}
 
 STOPPED = 130
 
+HELP = {"help_option_names": ["-h", "--help"]}
+
 app = typer.Typer(
-    help="Item retrieval that also recalls the long tail: a two-tower model with a self-supervised item tower.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings=HELP,
 )
-for _name in STAGES:
-    _module = _name.replace("-", "_")
-    app.command(_name)(getattr(importlib.import_module(f".{_module}", __package__), _module))
+for _name, _line in STAGES.items():
+    _module = importlib.import_module(f".{_name.replace('-', '_')}", __package__)
+    app.command(_name, short_help=_line, context_settings=HELP)(getattr(_module, _name.replace("-", "_")))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        console.out.print(f"ssl-recall {version('ssl-recall')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _ssl_recall(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Item retrieval that also recalls the long tail: a two-tower model with a self-supervised item tower."""
 
 
 def main() -> None:
@@ -95,7 +113,7 @@ def _outcome(error: BaseException) -> tuple[int, str]:
 
 def _of_usage(error: Any) -> str:
     """Write what typer says of a flag in one line; without any argument it says the help."""
-    text, ctx = str(error.format_message()), getattr(error, "ctx", None)
+    text, ctx = str(error.format_message()).rstrip(".?"), getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError":
         return f"USAGE: no command given\n{text}"
     return f"USAGE: {text.strip()}" + (f"; see: {ctx.command_path} --help" if ctx else "")

@@ -122,7 +122,8 @@ def read(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise SettingsError(f"{path}: no such file; write one with: ssl-recall init", "NO_CONFIG") from None
     except (ValueError, IsADirectoryError) as error:  # a number of thousands of digits is a ValueError
-        raise SettingsError(f"{path}: {error}", "BAD_TOML") from None
+        hint = "; names with spaces or symbols stand in quotes" if "'=' after a key" in str(error) else ""
+        raise SettingsError(f"{path}: {error}{hint}", "BAD_TOML") from None
     except RecursionError:
         raise SettingsError(f"{path}: is nested too deeply", "BAD_TOML") from None
 

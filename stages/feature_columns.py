@@ -136,6 +136,6 @@ def cleaned(values: "pl.Series", column: "Column", problems: Problems) -> "pl.Se
         if cut:
             console.warn(
                 f"{problems.table}: {cut:,} rows hold more than {column.max_values} values of {column.name!r}; "
-                "the first ones are kept"
+                "the first ones are kept; [prepare] max_values keeps more"
             )
     return plain

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 VIEWS = "views.parquet"
 K = 50  # of the validation recall
-SHOWN = ("recall_all", "recall_tail", "recall_cold")
+SHOWN = ("recall_all", "recall_tail", "recall_cold", "recall_balanced")
 WARM_UP = -1  # the pass before epoch 0
 
 

@@ -16,6 +16,7 @@ from .errors import ArtifactError
 NAME = "manifest.json"
 ASIDE = ".previous"  # what a publication is about to replace (generations.py)
 LONGEST = 40  # characters of a setting in the reason why a stage runs
+NAMED = 3  # settings that have changed beside it
 SCHEMA = 2  # of the files; a newer one is refused, what an older one tells is stale
 _NOT_SETTINGS = {"run", "config", "force", "as_json", "checkpoint_seconds", "strict"}
 
@@ -195,8 +196,12 @@ def stale_reason(
     settings: Mapping[str, object],
     inputs: Mapping[str, str],
     writes: Sequence[str],
+    titles: Mapping[str, object],
 ) -> str | None:
-    """Say in words why the stage must run, None when it is up to date; `inputs` are name -> sha256 now."""
+    """Say in words why the stage must run, None when it is up to date.
+
+    `inputs` are name -> sha256 now, `titles` what to call those that are files of the user's.
+    """
     entry = manifest["stages"].get(stage)
     if manifest["schema"] < SCHEMA:
         return f"schema was {manifest['schema']}, now {SCHEMA}"
@@ -207,11 +212,12 @@ def stale_reason(
     then, now = entry["settings"], plain_settings(settings)
     changed = [name for name in sorted(now.keys() | then.keys()) if now.get(name) != then.get(name)]
     if changed:
-        name, more = changed[0], f" (and {len(changed) - 1} more)" if changed[1:] else ""
-        return f"{name} was {_short(then.get(name))}, now {_short(now.get(name))}{more}"
+        first, *others = changed
+        more = f" ({', '.join(others[:NAMED])}{', ..' if others[NAMED:] else ''} changed, too)" if others else ""
+        return f"{first} was {_short(then.get(first))}, now {_short(now.get(first))}{more}"
     for name in sorted(inputs.keys() | entry["inputs"].keys()):
         if inputs.get(name) != entry["inputs"].get(name):
-            return f"{name} changed"
+            return f"{titles.get(name, name)} changed"
     for name in writes:
         if not (run / name).exists() or name not in entry["outputs"]:
             return f"{name} is missing"

@@ -66,8 +66,18 @@ def notes(figures: Figures, names: list[str], k: int) -> Iterator[str]:
     popular, own = (figures[name, "all", "recall"]["value"] for name in ("most-popular", "ssl"))
     if popular >= own:
         yield unbeaten(popular, own)
+    change = {part: figures.get(("ssl - no-ssl", part, "recall"), {}).get("high") for part in SLICES}
+    worse = [part for part, high in change.items() if high is not None and high < 0]
+    if worse:
+        yield (
+            f"with SSL less is recalled of {' and '.join(worse)}: try another --ssl-weight or --temperature "
+            "(ssl-recall tune), or serve the vectors of no-ssl/"
+        )
+    sizes = {part: figures[names[0], part, "recall"]["n"] for part in SLICES}
     if pairs < FEW:
         yield few(f"{pairs:,}")
+    elif rare := [f"{n:,} {part}" for part, n in sizes.items() if 0 < n < FEW]:
+        yield few(", ".join(rare))
     if k > EASY * items:
         yield f"{k} of {items:,} items are a tenth of the catalogue or more, easy to be among; try a smaller --k"
 

@@ -109,7 +109,7 @@ def prepare(
         sides = catalogue.read(found, settings)
         log = events.read(found["interactions"], sides, settings)
         sizes, taken = _write_split(job, log, sides.items.ids, settings)
-        _warn(log)
+        _warn(log, run)
         encoded = catalogue.encode(sides, log.queries, taken, settings, shared=log.queries_are_items)
         job.write("quarantine.parquet", log.quarantine)
         below = log.below
@@ -152,11 +152,12 @@ def _parts(log: events.Events, items: "pl.Series", rows: "NDArray[np.int64]") ->
         yield part.select(ids[0].alias("query_id"), ids[1].alias("item_id"), *part.columns)
 
 
-def _warn(found: events.Events) -> None:
+def _warn(found: events.Events, run: Path) -> None:
     """Say what was set aside."""
     total = found.log.height + found.quarantine.height + found.repeated
+    place = run / "quarantine.parquet"
     for reason, count in found.quarantine.group_by("reason").len().sort("reason").iter_rows():
-        console.warn(f"{count:,} interactions set aside ({count / total:.1%}): {reason}; see quarantine.parquet")
+        console.warn(f"{count:,} interactions set aside ({count / total:.1%}): {reason}; see {place}")
     if found.repeated:
         timed = "timestamp" in found.log.columns
         which = "the earliest is kept" if timed else "one of each is kept"

@@ -92,6 +92,19 @@ def lock(folder: Path) -> IO[str]:
     return file
 
 
+def holder(folder: Path) -> str | None:
+    """Say who has a folder's lock, None where nobody does; takes and changes nothing."""
+    try:
+        with (folder / LOCK).open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.read().strip() or "another process"
+    except OSError:
+        return None
+    return None
+
+
 def temporaries(folder: Path) -> list[Path]:
     """List what is half written in the folders that are ours; follows no link."""
     found = []

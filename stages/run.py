@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from . import config as config_file
-from . import manifest, options
+from . import console, manifest, options
 from .errors import ArtifactError, SettingsError
 
 PIPELINE: tuple[tuple[str, ...], ...] = (
@@ -40,6 +40,9 @@ def run(
     """
     for step in steps_of(ctx, run, config, baseline=baseline, force=force):
         step()
+    paths = [folder / f"{side}_embeddings.parquet" for folder in (run, run / "no-ssl") for side in ("item", "query")]
+    made = ", ".join(str(path) for path in paths if path.exists())
+    console.line(f"{'run':<26} done; vectors: {made}")
 
 
 def steps_of(

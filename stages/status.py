@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import console, manifest, options, planning, reader
+from . import checkpoints, console, contract, manifest, options, planning, publish, reader
 from .errors import ArtifactError, StageError
 from .run import OPTIONAL, BaselineOption, optional_steps, steps_of
 
@@ -44,7 +44,17 @@ def status(
         return
     for stage, reason in plan.stages:
         title, prefix = (f"{stage} (optional)", "stale: ") if stage in OPTIONAL else (stage, "to run: ")
-        console.out.print(f"{title:<30} {'up to date' if reason is None else prefix + reason}", soft_wrap=True)
+        said = "up to date" if reason is None else f"{prefix}{reason}{_stopped(run, stage)}"
+        console.out.print(f"{title:<30} {said}", soft_wrap=True)
+    if (who := publish.holder(run)) is not None:
+        console.line(f"{run}: in use by {who}")
+
+
+def _stopped(run: Path, stage: str) -> str:
+    """Say of a training that it would go on from a checkpoint, as far as its name tells."""
+    folders = {"train": "", "train --no-ssl": contract.NO_SSL}
+    step = checkpoints.steps_saved(run / folders[stage] / checkpoints.FOLDER) if stage in folders else None
+    return "" if step is None else f" (stopped after step {step:,}, which is saved)"
 
 
 def _verify(run: Path, config: Path | None, *, as_json: bool) -> None:
@@ -60,7 +70,7 @@ def _verify(run: Path, config: Path | None, *, as_json: bool) -> None:
         for name, problem in problems.items():
             console.out.print(f"{name:<40} {problem or 'whole'}", soft_wrap=True)
     if bad := [name for name in names if problems[name]]:
-        raise ArtifactError(f"{run}: {len(bad)} of {len(names)} files are not what was written", "CORRUPT")
+        raise ArtifactError(f"{run}: {len(bad)} of {len(names)} files are missing, or not what was written", "CORRUPT")
 
 
 def _problem(run: Path, told: manifest.Manifest, name: str, flags: str) -> str | None:

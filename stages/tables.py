@@ -175,6 +175,8 @@ def _unreadable(path: Path, error: BaseException) -> InputError:
         text = f"{path}: holds integers of 128 bits (Int128) that are beyond Int64; write them as text ({first})"
         return InputError(text, "ID_TYPES")
     hint = "; save it as UTF-8" if "utf-8" in first.lower() else ""
+    if "PAR1" in first or "magic" in first.lower():
+        hint = "; is it cut off, or still being written?"
     return InputError(f"{path}: cannot be read ({first}){hint}", "UNREADABLE")
 
 
@@ -218,7 +220,7 @@ def need_column(columns: Collection[str], name: str, flag: str, problems: Proble
     if name in columns:
         return True
     close = difflib.get_close_matches(name, columns, n=1, cutoff=0.5)
-    hint = f"; did you mean {flag} {close[0]!r}?" if close else f"; there are {list(columns)[:EXAMPLES]}"
+    hint = f"; did you mean {flag} {close[0]!r}?" if close else f"; there are {', '.join(columns)}"
     problems.add("NO_COLUMN", f"no column {name!r}{hint}")
     return False
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import artifacts, checkpoints, console, contract, fitting, guesses, models, options, planning, processor, signals
+from . import config as config_file
 from .errors import NumberError, Stopped
 from .fitting import K, SeedPer, SelectOn
 
@@ -119,10 +120,11 @@ def train(
             return
         with signals.noted() as asked:
             keeper = checkpoints.Keeper(job, folder, checkpoint_seconds, asked, strict=strict)
-            if job.up_to_date or force:
-                keeper.clear()
             if job.up_to_date:
+                keeper.tidy()
                 return
+            if force:
+                keeper.clear()
             place = models.device_of(device)
             processor.use(threads, place)
             found = keeper.find()
@@ -158,10 +160,12 @@ def warn_of_few_steps(rows: int, settings: dict[str, Any]) -> None:
         return
     size = min(guesses.batch_size(rows), settings["batch_size"])
     epochs = max(settings["epochs"], -(-2 * FEW // max(rows // size, 1)))
+    better = {"batch_size": size, "epochs": epochs, "patience": max(settings["patience"], epochs // 4)}
+    changed = {name: value for name, value in better.items() if value != settings[name]}
+    flags = [part for name, value in changed.items() for part in config_file.flags(name, value)]
     console.warn(
-        f"{rows:,} interactions are {steps} steps an epoch at --batch-size {settings['batch_size']}, "
-        f"{steps * settings['epochs']} in all: too few to learn from; try --batch-size {size} "
-        f"--epochs {epochs} --patience {max(settings['patience'], epochs // 4)}"
+        f"{rows:,} interactions are {steps} step{'s' * (steps > 1)} an epoch at --batch-size {settings['batch_size']}, "
+        f"{steps * settings['epochs']} in all: too few to learn from; try {' '.join(flags)}"
     )
 
 

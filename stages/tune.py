@@ -249,10 +249,13 @@ def _tell(study: "optuna.Study", number: int, value: float | None) -> None:
 
 
 def _said(candidate: Candidate, found: dict[str, Any] | None, value: float | None, select_on: SelectOn) -> str:
+    own = candidate.arm.settings
     tried = ", ".join(
         f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in candidate.settings.items()
+        if value != own[name]
     )
+    tried = tried or "the settings as they are"
     if found is None:
         return f"failed, the loss is no number: {tried}"
     return f"{value:.4f} {select_on}, {found['epochs']} epochs, {found['seconds']:.1f} s: {tried}"

@@ -110,7 +110,7 @@ def test_f29_unknown_items_are_set_aside_up_to_a_limit_and_all_of_them_hint_at_t
 
     code, said = prepare(foreign(1))
     assert code == 0
-    assert "1 interactions set aside (0.6%): item not in the catalogue; see quarantine.parquet" in said
+    assert "1 interactions set aside (0.6%): item not in the catalogue; see run/quarantine.parquet" in said
     assert artifact("quarantine")["item_id"].to_list() == ["z0"]
     refused(prepare(foreign(108)), "UNKNOWN_ITEMS: ", "60% of 180 rows", "--max-unknown-share (now 0.5)")
     for most in ("0.5", "1"):

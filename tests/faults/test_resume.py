@@ -255,7 +255,7 @@ def test_f26_where_all_checkpoints_are_damaged_nothing_begins_anew_by_itself(
     again = call("train")
     assert again.returncode == 7
     assert "ALL_DAMAGED" in again.said
-    assert "to begin anew run: ssl-recall train --run run --force" in again.said
+    assert "to begin anew, without it, run: ssl-recall train --force" in again.said
     assert len(checkpoints(halfway)) == 2
     assert call("train", "--force").returncode == 0
     assert ended(halfway) == expected
@@ -266,12 +266,21 @@ def test_f26_where_all_checkpoints_are_damaged_nothing_begins_anew_by_itself(
     ("flags", "said"),
     [(["--temperature", "0.2"], "temperature was 0.05, now 0.2"), (["--seed", "2"], "seed was 1, now 2")],
 )
-def test_f24_other_settings_are_refused_by_name(halfway: Path, flags: list[str], said: str) -> None:
+def test_f24_other_settings_are_refused_by_name_with_both_ways_out(
+    halfway: Path, expected: list[str], flags: list[str], said: str
+) -> None:
     before = [path.name for path in checkpoints(halfway)]
     again = call("train", *flags)
     assert again.returncode == 7
     assert said in again.said
+    assert f"to begin anew, without it, run: ssl-recall train {' '.join(flags)} --force" in again.said
     assert [path.name for path in checkpoints(halfway)] == before
+    on = again.said.split("to go on with it run: ssl-recall ")[1].split("; ")[0].split()
+    assert on == ["train", *flags, flags[0], said.split()[2].rstrip(",")]
+    finished = call(*on)
+    assert finished.returncode == 0
+    assert "goes on from" in finished.said
+    assert ended(halfway) == expected
 
 
 def test_f24_other_data_are_refused_by_the_files_that_differ(halfway: Path) -> None:
@@ -284,6 +293,7 @@ def test_f24_other_data_are_refused_by_the_files_that_differ(halfway: Path) -> N
     again = call("train")
     assert again.returncode == 7
     assert "train.parquet was" in again.said
+    assert "to go on with it" not in again.said
     assert "popularity.parquet was" in again.said
 
 
@@ -402,6 +412,25 @@ def test_a_checkpoint_that_a_kill_left_beside_what_it_led_to_is_no_obstacle(half
     shutil.copytree(kept, halfway / FOLDER)
     assert call("train", "--temperature", "0.2").returncode == 0
     assert not (halfway / FOLDER).exists()
+
+
+def test_a_training_that_was_stopped_is_kept_and_spoken_of_while_another_model_is_up_to_date(shop_run: Path) -> None:
+    assert call("train").returncode == 0
+    with subprocess.Popen([*COMMAND, "train", "--seed", "2", *EVERY], stderr=subprocess.PIPE, text=True) as process:
+        waited(lambda: checkpoints(shop_run))
+        assert f"run: in use by process {process.pid} on " in call("status").said
+        process.send_signal(signal.SIGINT)
+        process.communicate()
+    kept = checkpoints(shop_run)
+    again = call("train")
+    assert "up to date" in again.said
+    assert f"keeps {len(kept)} checkpoint" in again.said
+    assert checkpoints(shop_run) == kept
+    call("prepare", "--seed", "9")
+    call("compute-popularity")
+    said = next(line for line in call("status").said.splitlines() if line.startswith("train "))
+    assert f"(stopped after step {int(kept[-1].name[:10])}, which is saved)" in said
+    assert "in use" not in call("status").said
 
 
 def test_the_model_without_ssl_has_checkpoints_of_its_own(shop_run: Path) -> None:

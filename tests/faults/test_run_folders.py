@@ -151,7 +151,7 @@ def test_f17_content_counts_and_neither_time_nor_place(shop_run: Path) -> None:
     damaged[len(damaged) // 2] ^= 1
     log.write_bytes(damaged)
     os.utime(log, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert "to run: interactions[0] changed" in call("status", "--run", "copy").said
+    assert "to run: log.parquet changed" in call("status", "--run", "copy").said
 
 
 def test_a_file_or_a_pipe_in_the_place_of_what_stands_aside_goes(shop_run: Path) -> None:

@@ -268,7 +268,7 @@ def test_the_markdown_and_the_terminal_say_the_same(shop: Path) -> None:
     for cell in rows[3][1:]:
         assert cell in result.stdout
     assert "Rows: 60 items, 40 queries, " in markdown
-    assert "Seeds: 1 to 1. Tuned: none. ssl-recall " in markdown
+    assert "Seed: 1. Tuned: none. ssl-recall " in markdown
     assert "[95 % interval over queries; of one seed]" in markdown
 
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -277,6 +278,15 @@ def refusal(result: "subprocess.CompletedProcess[str]", code: int, lines: int = 
     assert "Traceback" not in result.stderr
     assert len(result.stderr.splitlines()) == lines, result.stderr
     return result.stderr.splitlines()[-1]
+
+
+def test_the_short_flag_for_help_and_the_version() -> None:
+    runner = CliRunner()
+    listed = runner.invoke(cli.app, ["-h"]).stdout
+    assert all(f"  {name} " in listed and line in listed for name, line in cli.STAGES.items())
+    assert "..." not in listed.split("Commands:")[1]
+    assert runner.invoke(cli.app, ["train", "-h"]).stdout == runner.invoke(cli.app, ["train", "--help"]).stdout
+    assert runner.invoke(cli.app, ["--version"]).stdout == f"ssl-recall {version('ssl-recall')}\n"
 
 
 def call(

@@ -164,7 +164,8 @@ def test_what_makes_a_table_hard_to_believe_is_said_under_it(run: Path, capsys: 
 
 @pytest.mark.parametrize(("popular", "pairs", "k", "notes"), [(0.1, 9999, 10, 0), (0.2, 9999, 10, 1), (0.1, 9, 50, 2)])
 def test_a_sound_table_has_no_notes(popular: float, pairs: int, k: int, notes: int) -> None:
-    figures = {
+    nothing = {("most-popular", part, "recall"): {"value": None, "n": 0} for part in metrics_table.SLICES}
+    figures = nothing | {
         ("most-popular", "all", "recall"): {"value": popular, "n": pairs},
         ("most-popular", "all", "coverage"): {"n": 200},
         ("ssl", "all", "recall"): {"value": 0.2},
@@ -172,6 +173,19 @@ def test_a_sound_table_has_no_notes(popular: float, pairs: int, k: int, notes: i
     found = list(metrics_table.notes(figures, ["most-popular", "ssl"], k))
     assert len(found) == notes
     assert any(note.startswith("most popular recalls as much") for note in found) == (popular == 0.2)
+
+
+def test_a_slice_that_loses_by_ssl_and_one_of_few_pairs_are_spoken_of() -> None:
+    names = ["most-popular", "no-ssl", "ssl"]
+    figures = {(name, part, "recall"): {"value": 0.2, "n": 9999} for name in names for part in metrics_table.SLICES}
+    figures["most-popular", "all", "recall"] = {"value": 0.1, "n": 9999}
+    figures["most-popular", "cold", "recall"] = {"value": 0.0, "n": 60}
+    figures["most-popular", "all", "coverage"] = {"n": 10**6}
+    ends = {"all": 0.01, "head": -0.001, "tail": 0.0, "cold": None, "warm-tail": -0.1}
+    figures |= {("ssl - no-ssl", part, "recall"): {"high": high} for part, high in ends.items()}
+    lost, few = metrics_table.notes(figures, names, 50)
+    assert lost.startswith("with SSL less is recalled of head and warm-tail: ")
+    assert few == "60 cold test pairs are few: read the intervals, not the figures"
 
 
 def test_a_baseline_that_has_gone_is_spoken_of(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

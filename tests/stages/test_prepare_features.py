@@ -31,7 +31,10 @@ def test_lists_lose_repetitions_and_the_values_after_the_limit_but_no_item(
     assert found["items"]["tags__code"].to_list() == [[1, 2], [2, 1], [], []]
     assert found["items"]["tags"].to_list() == lists
     assert found["items"].height == 4
-    assert "1 rows hold more than 2 values of 'tags'; the first ones are kept" in capsys.readouterr().err
+    assert (
+        "1 rows hold more than 2 values of 'tags'; the first ones are kept; [prepare] max_values keeps more"
+        in capsys.readouterr().err
+    )
 
 
 def test_constant_missing_and_doubled_features_survive(prepared: Prepared) -> None:

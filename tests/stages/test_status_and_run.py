@@ -154,7 +154,12 @@ def test_a_second_run_does_nothing_and_says_so(folder: Path) -> None:
     before = tree(folder)
     result = call("run", "--run", "run")
     assert result.exit_code == 0
-    assert result.stderr.splitlines() == [f"{stage:<26} up to date" for stage in STAGES]
+    *lines, last = result.stderr.splitlines()
+    assert lines == [f"{stage:<26} up to date" for stage in STAGES]
+    assert last.startswith(
+        "run                        done; vectors: run/item_embeddings.parquet, run/query_embeddings"
+    )
+    assert "run/no-ssl/item_embeddings.parquet" in last
     assert tree(folder) == before
 
 
@@ -318,7 +323,7 @@ def test_views_of_an_older_release_are_built_again(folder: Path) -> None:
 
 def test_new_interactions_run_everything_that_sees_them(folder: Path) -> None:
     pl.read_parquet(folder / "log.parquet").head(300).write_parquet(folder / "log.parquet")
-    assert status()[0] == ("prepare", "interactions[0] changed")
+    assert status()[0] == ("prepare", "log.parquet changed")
     assert call("run", "--run", "run").exit_code == 0
     assert all(reason is None for _, reason in status())
     assert pl.read_parquet(folder / "run" / "popularity.parquet")["count"].sum() < 300

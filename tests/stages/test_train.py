@@ -188,7 +188,7 @@ def test_a_log_of_few_steps_is_warned_of_with_what_would_help(run: Path, capsys:
     train(run, **SMALL)
     rows = pl.read_parquet(run / "train.parquet").height
     error = capsys.readouterr().err
-    assert f"{rows} interactions are 1 steps an epoch at --batch-size 64, 2 in all: too few to learn from" in error
+    assert f"{rows} interactions are 1 step an epoch at --batch-size 64, 2 in all: too few to learn from" in error
     assert "--patience " in error
     tried = re.search(r"try --batch-size (\d+) --epochs (\d+)", error)
     assert tried is not None
@@ -209,13 +209,13 @@ def test_a_slice_that_is_not_held_out_is_no_part_of_an_epoch_s_line(
     assert pl.read_parquet(run / "popularity.parquet")["count"].min() > 0
     train(run, **SMALL)
     lines = capsys.readouterr().err
-    assert re.search(r"epoch 0: validation recall@50 \d\.\d{3} all, \d\.\d{3} tail\n", lines)
+    assert re.search(r"epoch 0: validation recall@50 \d\.\d{3} all, \d\.\d{3} tail, \d\.\d{3} balanced\n", lines)
     assert "nan" not in lines
 
 
 def test_an_epoch_s_line_names_what_is_held_out_of_all_the_tail_and_the_cold() -> None:
-    row = {"recall_all": 0.5, "recall_head": 0.7, "recall_tail": 0.25, "recall_cold": 0.125}
-    assert said(row) == "validation recall@50 0.500 all, 0.250 tail, 0.125 cold"
+    row = {"recall_all": 0.5, "recall_head": 0.7, "recall_tail": 0.25, "recall_cold": 0.125, "recall_balanced": 0.475}
+    assert said(row) == "validation recall@50 0.500 all, 0.250 tail, 0.125 cold, 0.475 balanced"
 
 
 def test_the_log_that_is_trained_on_is_the_table(run: Path) -> None:

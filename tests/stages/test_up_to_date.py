@@ -107,7 +107,7 @@ def test_an_edit_that_keeps_the_time_and_the_size_is_seen(
     assert path.stat().st_size == then.st_size
     assert not prepare(tmp_path / "run", TRAIN, log).up_to_date
     said = {
-        "log.csv": "runs again: interactions[0] changed",
+        "log.csv": f"runs again: {log} changed",
         "run/train.parquet": "runs again: train.parquet is not what was written",
     }
     assert said[name] in capsys.readouterr().err
@@ -130,7 +130,7 @@ def test_a_renamed_input_of_the_same_content_is_up_to_date(tmp_path: Path) -> No
 
 def test_a_changed_setting_is_named_with_what_it_was_and_is(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     prepare(run, seed=7, device="cpu")
-    assert "runs again: device was None, now cpu (and 1 more)" in capsys.readouterr().err
+    assert "runs again: device was None, now cpu (seed changed, too)" in capsys.readouterr().err
     prepare(run, seed=8, device="cpu")
     assert "runs again: seed was 7, now 8\n" in capsys.readouterr().err
     prepare(run, seed=8)
