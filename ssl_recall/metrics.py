@@ -102,28 +102,10 @@ def bootstrap_intervals(
     The trials of one query depend on each other, so they are drawn together; one draw serves all columns. NaN where a
     column has no trials.
     """
-    return bootstrap_over_seeds(sums[None], trials, draws, source)
-
-
-def bootstrap_over_seeds(
-    sums: Tensor,  # (S, Q, C) float64: what each query adds under each seed of training to each numerator
-    trials: Tensor,  # (Q, C) float64: and to its denominator, the same under every seed
-    draws: int,
-    source: torch.Generator,
-) -> tuple[Tensor, Tensor]:  # (C,), (C,) float64
-    """Percentile bootstrap of the mean over seeds of sum(sums) / sum(trials), 95 %.
-
-    Every draw takes Q queries and S seeds with replacement, each on its own: another log would hold other queries,
-    another training would begin with other weights. With one seed only queries are drawn. Approximate: of few seeds
-    the bootstrap finds (S - 1) / S of their variance. NaN where a column has no trials.
-    """
-    seeds, queries, columns = sums.shape
-    ratios = torch.empty(draws, columns, dtype=torch.float64)
+    ratios = torch.empty(draws, sums.shape[1], dtype=torch.float64)
     for part in torch.arange(draws).split(32):
-        weights = _times_drawn(len(part), queries, source)
-        shares = _times_drawn(len(part), seeds, source) / seeds if seeds > 1 else torch.ones(len(part), 1).double()
-        found = sum(share[:, None] * (weights @ own) for share, own in zip(shares.T, sums, strict=True))
-        ratios[part] = found / (weights @ trials)
+        weights = _times_drawn(len(part), len(sums), source)
+        ratios[part] = (weights @ sums) / (weights @ trials)
     low, high = torch.nanquantile(ratios, torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
     return low, high
 

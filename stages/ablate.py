@@ -51,7 +51,6 @@ def ablate(
         list[int] | None, typer.Option(min=1, max=100_000, help="Length of the lists; repeatable. [default: 50]")
     ] = None,
     tuned: TunedOption = True,
-    bootstrap: Annotated[int, typer.Option(min=10, help="Draws for the 95 % intervals.")] = 1000,
     force: options.ForceOption = False,
 ) -> None:
     """Train each arm over a few seeds, and say by how much it recalls more than the model without self-supervision.
@@ -68,7 +67,7 @@ def ablate(
     every = arms.known(ctx, config)
     picked = arms.chosen(every, [arms.BASE, *(arm or every)])
     ks = sorted(set(k or [50]))
-    settings = {"seeds": seeds, "k": ks, "bootstrap": bootstrap, "tuned": tuned, "config": config}
+    settings = {"seeds": seeds, "k": ks, "tuned": tuned, "config": config}
     settings |= {f"arm {name}": own.settings for name, own in picked.items()}
     optional = (TUNED,) if tuned else ()
     job = artifacts.Job(run, "ablate", settings, reads=READS, optional=optional, writes=WRITES, force=force)
@@ -88,7 +87,7 @@ def ablate(
             asked = [cells[name, seed] for seed in numbers for name in picked]
             _measure(asked, len(truth.pair_items), jobs, force=force)
             places = {name: [_places(cells[name, seed], len(truth.pair_items)) for seed in numbers] for name in picked}
-            frame = _table(truth, places, ks, bootstrap)
+            frame = _table(truth, places, ks)
             job.write("ablation.parquet", frame)
             note = _note(job, seeds, picked, best)
             with job.open("ablation.md") as file:
@@ -153,12 +152,12 @@ def _places(cell: ranks.Cell, pairs: int) -> "Tensor":
     return found
 
 
-def _table(truth: evaluate.Truth, places: "dict[str, list[Tensor]]", ks: list[int], draws: int) -> "pl.DataFrame":
+def _table(truth: evaluate.Truth, places: "dict[str, list[Tensor]]", ks: list[int]) -> "pl.DataFrame":
     """Lay out ablation.parquet; a column of the sums is an arm, slice and k, a row one query under one seed."""
     import polars as pl
     import torch
 
-    from ssl_recall import metrics, retrieval
+    from ssl_recall import intervals, metrics, retrieval
 
     members = {
         name: inside[truth.pair_items]
@@ -176,8 +175,7 @@ def _table(truth: evaluate.Truth, places: "dict[str, list[Tensor]]", ks: list[in
     by_arm = {name: torch.stack([sums(place) for place in own]) for name, own in places.items()}  # (S, Q, C)
     others = [name for name in by_arm if name != arms.BASE]
     gains = torch.cat([by_arm[name] - by_arm[arms.BASE] for name in others] or [by_arm[arms.BASE]], 2)
-    source = torch.Generator().manual_seed(1)
-    ends = metrics.bootstrap_over_seeds(gains, trials.repeat(1, max(len(others), 1)), draws, source)
+    ends = intervals.over_seeds(gains, trials.repeat(1, max(len(others), 1)))
     difference = gains.sum(1).mean(0) / trials.sum(0).repeat(max(len(others), 1))
     change = dict(zip(others, zip(*(x.split(len(keys)) for x in (difference, *ends)), strict=True), strict=False))
     popular = retrieval.most_popular(truth.counts, len(truth.queries), max(ks), truth.known)
@@ -190,15 +188,17 @@ def _table(truth: evaluate.Truth, places: "dict[str, list[Tensor]]", ks: list[in
         numbers = (recall.mean(0), std, *change.get(name, (nothing, nothing, nothing)))
         seeds = len(places.get(name, ()))
         rows += [
-            (name, *key, *figures, seeds, int(n))
-            for key, n, *figures in zip(keys, trials.sum(0), *(x.tolist() for x in numbers), strict=True)
+            (name, *key, *figures, by_seed, seeds, int(n))
+            for key, n, by_seed, *figures in zip(
+                keys, trials.sum(0), recall.T.tolist(), *(x.tolist() for x in numbers), strict=True
+            )
         ]
     floats = ("value", "std", "difference", "low", "high")
-    schema = (
+    schema: dict[str, Any] = (
         dict.fromkeys(("arm", "slice", "metric"), pl.String)
         | {"k": pl.Int32}
         | dict.fromkeys(floats, pl.Float64)
-        | {"seeds": pl.Int32, "n": pl.Int64}
+        | {"by_seed": pl.List(pl.Float64), "seeds": pl.Int32, "n": pl.Int64}
     )
     return pl.DataFrame(rows, schema=schema, orient="row").with_columns(pl.col(floats).fill_nan(None))
 

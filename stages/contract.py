@@ -182,6 +182,7 @@ CONTRACT: dict[str, Artifact] = {
             "difference": "float64",
             "low": "float64",
             "high": "float64",
+            "by_seed": "list<float64>",
             "seeds": "int32",
             "n": "int64",
         },

@@ -129,52 +129,6 @@ def test_an_interval_covers_a_known_rate_and_a_paired_difference_is_the_narrower
     assert (high - low)[2] < (high - low)[1] / 2
 
 
-def test_a_mean_over_seeds_worked_by_hand() -> None:
-    """Two queries that a first seed finds and a second one does not: a draw of seeds gives 0, 1/2 or 1."""
-    sums = torch.tensor([[[1.0], [1.0]], [[0.0], [0.0]]], dtype=torch.float64)
-    low, high = metrics.bootstrap_over_seeds(sums, torch.ones(2, 1).double(), 400, torch.Generator().manual_seed(1))
-    assert (low.item(), high.item()) == (0, 1)
-    alone = sums.mean(0, keepdim=True)  # drawn by query alone, nothing varies
-    low, high = metrics.bootstrap_over_seeds(alone, torch.ones(2, 1).double(), 400, torch.Generator().manual_seed(1))
-    assert (low.item(), high.item()) == (0.5, 0.5)
-
-
-@given(st.integers(1, 4), st.integers(1, 6), st.integers(0, 99))
-@few
-def test_a_constant_added_to_every_trial_moves_the_interval_by_it(seeds: int, queries: int, seed: int) -> None:
-    source = torch.Generator().manual_seed(seed)
-    sums = torch.rand(seeds, queries, 2, generator=source, dtype=torch.float64)
-    trials = torch.randint(1, 4, (queries, 2), generator=source).double()
-    ends = metrics.bootstrap_over_seeds(sums, trials, 40, torch.Generator().manual_seed(seed))
-    moved = metrics.bootstrap_over_seeds(sums + 3 * trials, trials, 40, torch.Generator().manual_seed(seed))
-    torch.testing.assert_close(torch.stack(moved), torch.stack(ends) + 3)
-    assert (ends[0] <= ends[1]).all()
-
-
-def test_the_bootstrap_over_seeds_is_a_loop_over_resampled_queries_and_seeds() -> None:
-    source = torch.Generator().manual_seed(3)
-    sums = torch.rand(3, 7, 2, generator=source, dtype=torch.float64)
-    trials = torch.randint(1, 4, (7, 2), generator=source).double()
-    low, high = metrics.bootstrap_over_seeds(sums, trials, 200, torch.Generator().manual_seed(5))
-    again, ratios = torch.Generator().manual_seed(5), []
-    for part in torch.arange(200).split(32):
-        queries = torch.randint(7, (len(part), 7), generator=again).numpy()
-        seeds = torch.randint(3, (len(part), 3), generator=again).numpy()
-        for q, s in zip(queries, seeds, strict=True):
-            ratios.append([sums.numpy()[one][q].sum(0) / trials.numpy()[q].sum(0) for one in s])
-    expected = np.quantile(np.array(ratios).mean(1), [0.025, 0.975], axis=0)
-    np.testing.assert_allclose(torch.stack([low, high]).numpy(), expected)
-
-
-def test_seeds_that_disagree_widen_the_interval() -> None:
-    source = torch.Generator().manual_seed(1)
-    gains = torch.tensor([-0.1, 0.0, 0.1]).double()[:, None, None] + torch.rand(3, 500, 1, generator=source).double()
-    trials = torch.ones(500, 1).double()
-    wide = metrics.bootstrap_over_seeds(gains, trials, 500, torch.Generator().manual_seed(1))
-    narrow = metrics.bootstrap_intervals(gains.mean(0), trials, 500, torch.Generator().manual_seed(1))
-    assert (wide[1] - wide[0]).item() > 2 * (narrow[1] - narrow[0]).item()
-
-
 @given(rankings())
 @few
 def test_a_rank_is_the_place_in_the_list_and_0_outside_it(case: Lists) -> None:

@@ -34,7 +34,7 @@ def ablate(*flags: str, command: str = "ablate") -> str:
 
 
 def few(*flags: str, arm: str = "random-mask") -> str:
-    return ablate("--arm", arm, "--seeds", "2", "--k", "3", "--bootstrap", "50", *flags)
+    return ablate("--arm", arm, "--seeds", "2", "--k", "3", *flags)
 
 
 def append(folder: Path, text: str) -> None:
@@ -113,7 +113,7 @@ def test_nothing_is_trained_twice_and_what_has_changed_alone_is_trained_again(sh
     first, before = files(shop), (shop / "run" / "ablation.parquet").read_bytes()
     assert len(first) == 4
     assert "up to date" in few()
-    assert "4 of 4 arms and seeds are there already" in few("--bootstrap", "60")
+    assert "4 of 4 arms and seeds are there already" in few("--k", "4")
     few("--k", "90")
     assert files(shop) == first
     append(shop, "\n[ablate.arms.random-mask]\nmask_rate = 0.9\n")
@@ -136,7 +136,7 @@ def test_a_rank_file_that_is_not_whole_is_made_again(shop: Path) -> None:
         data = bytearray(path.read_bytes())
         pl.read_parquet(path).with_columns(rank=pl.lit(1, pl.Int32)).write_parquet(path, metadata={"ssl-recall": "{}"})
         assert path.read_bytes() != data
-    assert "2 of 4 arms" in few("--bootstrap", "51")
+    assert "2 of 4 arms" in few("--k", "4")
     assert "4 of 4 arms" in few()
     assert (shop / "run" / "ablation.parquet").read_bytes() == before
 
@@ -148,7 +148,7 @@ def test_rank_files_that_are_damaged_are_made_again(shop: Path) -> None:
     whole = paths[0].read_bytes()
     for path, damaged in zip(paths, (whole[:-100], b"", b"\xff\x00garbage\n" * 99), strict=False):
         path.write_bytes(damaged)
-    assert "1 of 4 arms" in few("--bootstrap", "51")
+    assert "1 of 4 arms" in few("--k", "4")
     assert "4 of 4 arms" in few()
     assert (shop / "run" / "ablation.parquet").read_bytes() == before
 

@@ -170,7 +170,14 @@ def test_ssl_without_a_part_takes_what_was_found_for_ssl(shop: Path, untrained: 
 def test_both_commands_keep_to_the_contract(shop: Path) -> None:
     tune("--trials", "1", "--arm", "no-ssl")
     ablate("--arm", "random-mask", "--seeds", "1", "--k", "3")
-    kinds = {"string": pl.String, "bool": pl.Boolean, "int32": pl.Int32, "int64": pl.Int64, "float64": pl.Float64}
+    kinds: dict[str, Any] = {
+        "list<float64>": pl.List(pl.Float64),
+        "string": pl.String,
+        "bool": pl.Boolean,
+        "int32": pl.Int32,
+        "int64": pl.Int64,
+        "float64": pl.Float64,
+    }
     for name in ("tuning.parquet", "ablation.parquet"):
         schema = pl.read_parquet_schema(shop / "run" / name)
         assert list(schema.items()) == [(column, kinds[kind]) for column, kind in CONTRACT[name].columns.items()]
