@@ -7,7 +7,7 @@ TOOL := $(BIN)/ssl-recall
 STAGE = $(TOOL) $(1) --config $(CONFIG) --run $(RUN)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-faults mutants audit lock check bench clean prepare popularity mi views train export evaluate
+.PHONY: help demo test test-faults mutants audit lock locked check bench clean prepare popularity mi views train export evaluate
 
 help:  ## Show the targets.
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,10 @@ mutants: $(BIN)/.dev  ## Put faults into a copy of the code, one at a time: the 
 audit: $(BIN)/.dev  ## Look for known holes in what is installed (pip-audit), where the network allows it.
 	-$(BIN)/python -m pip install --quiet pip-audit
 	$(BIN)/python .ci/audit.py
+
+locked:  ## Install requirements.lock by its hashes into .venv, before the others fill it (Python 3.11; torch by its range).
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --require-hashes --no-deps --requirement requirements.lock
 
 lock: $(BIN)/.dev  ## Write requirements.lock anew: what was tested, with hashes (torch aside).
 	$(BIN)/python -m pip install --quiet pip-tools

@@ -32,6 +32,11 @@ STAGES = {  # subcommand -> its line in the list of all
 }
 
 STOPPED = 130
+NO_ROOM = ("allocate memory", "out of memory", "failed to map segment")  # torch, CUDA, a library that is loaded
+ABORTED = (
+    "OUT_OF_MEMORY: an engine gave up in the midst of work, most likely for want of memory (what it said is above); "
+    "nothing of this stage was written; take smaller batches or widths, or a larger machine"
+)
 
 HELP = {"help_option_names": ["-h", "--help"]}
 
@@ -69,6 +74,7 @@ def main() -> None:
         sys.argv.remove("--debug")
     console.typed[:] = sys.argv[1:]
     signal.signal(signal.SIGTERM, signals.interrupt)
+    signals.end_aborts(5, f"ssl-recall: {ABORTED}\n")
     try:
         code = app(standalone_mode=False)
         line = "stopped; nothing of this stage was written" if code == STOPPED else ""  # typer's, for a Ctrl-C
@@ -102,7 +108,7 @@ def _outcome(error: BaseException) -> tuple[int, str]:
         case _ if hasattr(error, "format_message"):  # typer's, of a flag or a command
             return 2, _of_usage(error)
     first = (str(error).splitlines() or [""])[0]
-    if isinstance(error, RuntimeError) and ("allocate memory" in str(error) or "out of memory" in str(error)):
+    if isinstance(error, RuntimeError | ImportError) and any(said in str(error) for said in NO_ROOM):
         return 5, f"OUT_OF_MEMORY: {first}; take smaller batches or widths"
     if written := re.search(
         r"\(os error (\d+)\)", first

@@ -1,12 +1,15 @@
 """Ctrl-C and SIGTERM, asked for once: work goes on to a good place to stop. Asked for twice, it stops where it is."""
 
 import contextlib
+import ctypes
+import os
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
+_kept: list[object] = []  # handlers that C calls: nobody else refers to them
 
 
 @dataclass
@@ -46,3 +49,21 @@ def number_of(error: KeyboardInterrupt | Terminated) -> int:
 def interrupt(number: int, _frame: FrameType | None) -> None:
     """Stop where the work is: a handler for both signals."""
     raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+
+def end_aborts(code: int, line: str) -> None:
+    """End the process with `code` and a line where an engine calls abort(), as polars does where memory is refused.
+
+    Python's own handlers come too late for it: abort() ends the process when they return to it. This one is the C
+    library's, and does not return.
+    """
+
+    def end(_number: int) -> None:
+        os.write(2, line.encode())
+        os._exit(code)
+
+    library = ctypes.CDLL(None)
+    library.signal.argtypes, library.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
+    handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(end)
+    _kept.append(handler)
+    library.signal(signal.SIGABRT, ctypes.cast(handler, ctypes.c_void_p))

@@ -3,6 +3,7 @@
 import os
 import resource
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,6 +34,34 @@ def test_f05_too_few_addresses_are_exit_5_before_any_work(shop_run: Path, mib: i
     assert "GiB of address space (ulimit -v), there are" in done.stderr
     assert "Traceback" not in done.stderr
     assert content(shop_run) == before
+
+
+ABORTS = """
+import resource
+import polars as pl
+from ssl_recall import popularity
+from stages import cli
+
+def count(*_):
+    pages = int(open("/proc/self/statm").read().split()[0])
+    most = pages * resource.getpagesize() + 2**30
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    pl.int_range(10**9, eager=True)  # polars is refused 8 GB, and calls abort()
+
+popularity.count_items = count
+cli.main()
+"""
+
+
+def test_f05_an_engine_that_aborts_for_want_of_memory_is_exit_5(shop_run: Path) -> None:
+    before = content(shop_run)
+    command = ["compute-popularity", "--unseen-count", "0.5"]
+    aborted = subprocess.run([sys.executable, "-c", ABORTS, *command], check=False, capture_output=True, text=True)
+    assert "memory allocation of 8000000000 bytes failed" in aborted.stderr
+    assert aborted.returncode == 5, aborted.stderr
+    assert "ssl-recall: OUT_OF_MEMORY: an engine gave up in the midst of work" in aborted.stderr
+    assert content(shop_run) == before
+    assert call(*command).returncode == 0
 
 
 @pytest.fixture
