@@ -80,7 +80,10 @@ def _cell(row: dict[str, Any]) -> str:
         return "-"
     if row["difference"] is None:
         return _short(row["value"])
-    change, low, high = (_short(row[name], sign="+") for name in ("difference", "low", "high"))
+    change = _short(row["difference"], sign="+")
+    if row["low"] is None:  # of a single query: nothing is known of others
+        return f"{_short(row['value'])} ({change})"
+    low, high = (_short(row[name], sign="+") for name in ("low", "high"))
     return f"{_short(row['value'])} ({change} [{low}, {high}])"
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
 
-from . import console, contract, generations, manifest, memory, planning, publish, reader, sources
+from . import console, contract, generations, manifest, memory, planning, publish, reader, sources, tables_seen
 from .errors import ArtifactError, SettingsError, StageError
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class Job(reader.Reader):
         self.sources, self.force = dict(sources or {}), force
         self.up_to_date = False
         self._staged: dict[str, Path] = {}
+        self._tables: dict[str, Any] = {}
         self._summary = ""
         self._then: Callable[[], None] | None = None
         self._started, self._new = 0.0, False
@@ -70,7 +71,10 @@ class Job(reader.Reader):
             if ours:  # a folder of somebody else's is not tidied
                 publish.sweep(self.run)
             self._settle()
+            self._tables = tables_seen.note(self.sources)
             reason = self._stale()
+            if not self.sources:
+                self._warn_of_other_tables()
             self.up_to_date = reason is None and not self.force
             if not self.up_to_date:
                 self._probe()
@@ -98,6 +102,11 @@ class Job(reader.Reader):
             for temporary in self._staged.values():
                 temporary.unlink(missing_ok=True)
             self._leave()
+
+    def _warn_of_other_tables(self) -> None:
+        """Say where this stage works on what tables held that have changed since."""
+        if names := tables_seen.changed(self.manifest):
+            console.warn(f"{', '.join(names)}: changed since prepare; to take that in run: ssl-recall run{self.flags}")
 
     def _leave(self) -> None:
         """Give the lock back; a folder that was made for this stage and has nothing else in it goes, too."""
@@ -250,7 +259,7 @@ class Job(reader.Reader):
         with generations.undone_by_errors(self.run, old):
             for name, temporary in self._staged.items():
                 publish.move_into_place(temporary, self.run / name)
-            manifest.record(self.run, self.manifest, self.stage, self.settings, self.inputs, outputs)
+            manifest.record(self.run, self.manifest, self.stage, self.settings, self.inputs, outputs, self._tables)
 
     def _check_inputs(self) -> None:
         """Refuse to publish what was made from files that have changed since. Raises ArtifactError."""

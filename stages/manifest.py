@@ -91,16 +91,22 @@ def _whole(stages: Mapping[str, Any]) -> bool:
 
 
 def record(
-    run: Path, manifest: Manifest, stage: str, settings: Mapping[str, object], inputs: Mapping[str, str], outputs: Any
+    run: Path,
+    manifest: Manifest,
+    stage: str,
+    settings: Mapping[str, object],
+    inputs: Mapping[str, str],
+    outputs: Any,
+    tables: Mapping[str, Any],
 ) -> None:
-    """Publish the manifest with this stage's entry: the last step of a stage."""
+    """Publish the manifest with this stage's entry: the last step of a stage. `tables` is of tables_seen.note."""
     manifest["schema"] = SCHEMA
     manifest["stages"][stage] = {
         "version": version("ssl-recall"),
         "settings": dict(settings),
         "inputs": dict(inputs),
         "outputs": outputs,
-    }
+    } | ({"tables": dict(tables)} if tables else {})
     with publish.replacing(run / NAME) as file:
         file.write(sealed(manifest))
 

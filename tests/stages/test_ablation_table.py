@@ -11,6 +11,7 @@ from stages import ablation_table, arms, console, metrics_table
 def test_a_cell_is_written_as_in_the_paper() -> None:
     row = {"value": 0.349, "difference": 0.0121, "low": -0.0004, "high": 0.02}
     assert ablation_table._cell(row) == ".349 (+.012 [-.000, +.020])"
+    assert ablation_table._cell(row | {"low": None, "high": None}) == ".349 (+.012)"
     assert ablation_table._cell(row | {"difference": None}) == ".349"
     assert ablation_table._cell(row | {"value": None}) == "-"
     assert ablation_table._short(1.0) == "1.000"

@@ -76,6 +76,7 @@ def test_a_stage_publishes_its_file_and_names_what_it_came_from(
                 "settings": {"seed": 1, "path": str(log)},
                 "inputs": {"interactions[0]": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"},
                 "outputs": {"train.parquet": {"sha256": hashlib.sha256(TRAIN).hexdigest(), "size": len(TRAIN)}},
+                "tables": {"interactions": {"path": str(log), "files": [[str(log), 3, log.stat().st_mtime_ns]]}},
             },
             "compute-popularity": {
                 "version": version("ssl-recall"),

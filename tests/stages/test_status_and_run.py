@@ -260,7 +260,7 @@ def test_what_is_optional_is_named_where_it_was_run_with_what_it_was_given(folde
     before = tree(folder)
     assert dict(status()) == dict.fromkeys([*STAGES, "tune"])
     assert tree(folder) == before
-    flags = ("--arm", "mine", "--seeds", "1", "--k", "5", "--k", "3", "--no-tuned", "--bootstrap", "20")
+    flags = ("--arm", "mine", "--seeds", "1", "--k", "5", "--k", "3", "--no-tuned")
     assert call("ablate", "--run", "run", *flags).exit_code == 0
     assert dict(status()) == dict.fromkeys([*STAGES, "tune", "ablate"])
     rows = json.loads(call("status", "--run", "run", "--json").stdout)
