@@ -16,6 +16,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     import polars as pl
 
+CODE = "__code"  # what the name of a column of codes ends with
 DEFAULT, UNKNOWN, FIRST = 0, 1, 2
 PRESENT = UNKNOWN  # a dense feature has no vocabulary: its code only says whether the vector is there
 
@@ -79,9 +80,9 @@ class Bags:
 
 
 def encoded_table(frame: "pl.DataFrame", features: "pl.DataFrame") -> EncodedTable:
-    """Collect the `__code` columns of a table, with the rows of features.parquet that describe them."""
+    """Collect the columns of codes (NAME + CODE) of a table, with the rows of features.parquet that describe them."""
     names, kinds = tuple(features["feature"]), tuple(Kind(kind) for kind in features["kind"])
-    per_feature = [_ragged(frame[f"{name}__code"], kind) for name, kind in zip(names, kinds, strict=True)]
+    per_feature = [_ragged(frame[name + CODE], kind) for name, kind in zip(names, kinds, strict=True)]
     n, k = frame.height, len(names)
     lengths = np.stack([length for _, length in per_feature], axis=1) if k else np.zeros((n, 0), np.int64)
     offsets = np.zeros(n * k + 1, np.int64)

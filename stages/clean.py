@@ -23,7 +23,7 @@ def clean(
     with publish.lock(run):
         told = manifest.read(run)
         going = publish.temporaries(run)
-        for part, stage in (("", "train"), (contract.NO_SSL, "train --no-ssl")):
+        for part, stage in contract.TRAININGS.items():
             folder, entry = run / part / FOLDER, told["stages"].get(stage)
             if (
                 entry is None

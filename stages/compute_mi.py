@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import artifacts, console, options, reader
+from .feature_columns import CODE
 
 if TYPE_CHECKING:
     import polars as pl
@@ -119,9 +120,9 @@ def _codes(job: reader.Reader, *, with_id: bool) -> "pl.DataFrame":
     # the id is told by the row number: its code column knows only the items that have an id vector
     rows = job.read("features.parquet").filter(pl.col("side") == "item").select("feature", "kind").rows()
     kinds = {name: kind for name, kind in rows if kind != "id" or with_id}
-    items = job.read("items.parquet", ["item_id", *[f"{name}__code" for name, kind in kinds.items() if kind != "id"]])
+    items = job.read("items.parquet", ["item_id", *[name + CODE for name, kind in kinds.items() if kind != "id"]])
     return items.select(
-        pl.int_range(pl.len(), dtype=pl.Int64).alias(name) if kind == "id" else items[f"{name}__code"].alias(name)
+        pl.int_range(pl.len(), dtype=pl.Int64).alias(name) if kind == "id" else items[name + CODE].alias(name)
         for name, kind in kinds.items()
     )
 

@@ -196,6 +196,7 @@ WRITER = {name: artifact.writer for name, artifact in CONTRACT.items()} | {
 }
 
 NO_SSL = "no-ssl/"  # the sub-folder of the model trained without SSL for comparison
+TRAININGS = {"": "train", NO_SSL: "train --no-ssl"}  # sub-folder of a model -> the stage that trains it
 
 
 def command_for(name: str) -> str:

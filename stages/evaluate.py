@@ -103,7 +103,7 @@ def truth_of(job: reader.Reader) -> Truth:
 def _is_fair(job: reader.Reader) -> bool:
     """Tell whether the model without SSL, where there is one, was trained with the settings of the other."""
     with_ssl, without = (
-        job.manifest["stages"].get(f"train{flag}", {}).get("settings", {}) for flag in ("", " --no-ssl")
+        job.manifest["stages"].get(stage, {}).get("settings", {}) for stage in contract.TRAININGS.values()
     )
     differ = [
         name

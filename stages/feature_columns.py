@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ssl_recall.vocabularies import Column
 
-CODE = "__code"
+CODE = "__code"  # ssl_recall.features.CODE, which would load torch
 EXCLUDE = "exclude"
 KINDS = ("categorical", "multi-valued", "numeric", "dense", EXCLUDE)
 NUMBERS = ("min_count", "max_values", "buckets")

@@ -16,11 +16,12 @@ from .errors import MemoryShortError
 if TYPE_CHECKING:
     from .artifacts import Job
 
+NO_SSL = " --no-ssl"  # of a stage's name: it needs no less
 ANYWAY = "SSL_RECALL_ANY_MEMORY"  # set to anything: no stage is refused
 GIB = 2.0**30
 ENGINES = (0.1 * GIB, 1.1 * GIB)  # polars and pyarrow: resident, and in addresses
 TORCH = (0.25 * GIB, 0.5 * GIB)  # the same of torch
-USES_TORCH = ("train", "train --no-ssl", "export-embeddings", "export-embeddings --no-ssl", "evaluate")
+USES_TORCH = ("train", "export-embeddings", "evaluate", "tune", "ablate")
 CODE = 4  # bytes of a code, or of a weight
 PAIR = 8  # bytes of an interaction: two rows' numbers
 GROUPS = Path("/sys/fs/cgroup")
@@ -28,7 +29,7 @@ GROUPS = Path("/sys/fs/cgroup")
 
 def check(job: "Job") -> None:
     """Refuse a stage that cannot come to its end. Raises MemoryShortError with what it needs and what there is."""
-    estimate = ESTIMATES.get(job.stage.removesuffix(" --no-ssl"))
+    estimate = ESTIMATES.get(job.stage.removesuffix(NO_SSL))
     if estimate is None or os.environ.get(ANYWAY) or not (job.inputs or job.sources):
         return
     _hold_against(job.stage, 0.0)  # the engines themselves, before they are loaded to look at the files
@@ -36,7 +37,8 @@ def check(job: "Job") -> None:
 
 
 def _hold_against(stage: str, need: float) -> None:
-    loaded = [ENGINES] * ("polars" not in sys.modules) + [TORCH] * (stage in USES_TORCH and "torch" not in sys.modules)
+    torch = stage.removesuffix(NO_SSL) in USES_TORCH and "torch" not in sys.modules
+    loaded = [ENGINES] * ("polars" not in sys.modules) + [TORCH] * torch
     for kind, have, base in (
         ("memory", _resident(), sum(part[0] for part in loaded)),
         ("address space (ulimit -v)", _addresses(), sum(part[1] for part in loaded)),
@@ -51,9 +53,20 @@ def _hold_against(stage: str, need: float) -> None:
 
 def _of_training(job: "Job") -> float:
     """The embedding table with its best epoch's copy and a checkpoint's, the catalogue's codes, and the log."""
+    width = int(job.settings["embedding_width"])
+    return 3 * _of_table(job, width) + _of_catalogue(job) + PAIR * job.rows("train.parquet")
+
+
+def _of_arms(job: "Job") -> float:
+    """The same without a checkpoint, of the widest arm: how many train at once is not known here, and one does."""
+    widest = max(int(arm["embedding_width"]) for name, arm in job.settings.items() if name.startswith("arm "))
+    return 2 * _of_table(job, widest) + _of_catalogue(job) + PAIR * job.rows("train.parquet")
+
+
+def _of_table(job: "Job", width: int) -> float:
+    """An embedding table."""
     features = job.read("features.parquet", ["vocabulary", "codes"]).unique()
-    table = int(features["codes"].sum()) * int(job.settings["embedding_width"]) * CODE
-    return 3 * table + _of_catalogue(job) + PAIR * job.rows("train.parquet")
+    return float(int(features["codes"].sum()) * width * CODE)
 
 
 def _of_catalogue(job: "Job") -> float:
@@ -95,6 +108,8 @@ ESTIMATES: dict[str, Callable[[Any], float]] = {
     "train": _of_training,
     "export-embeddings": _of_export,
     "evaluate": _of_evaluation,
+    "tune": _of_arms,
+    "ablate": _of_arms,
 }
 
 

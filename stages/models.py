@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import artifacts, contract, reader
 from .errors import ArtifactError, SettingsError
+from .feature_columns import CODE
 
 if TYPE_CHECKING:
     import polars as pl
@@ -51,7 +52,7 @@ def outlines(job: reader.Reader) -> tuple["EncodedTable", "EncodedTable"]:
 
 def columns_of(features: "pl.DataFrame") -> list[str]:
     """Name the columns of a table that its tensors are made of: codes, and the vectors of dense features."""
-    codes = [f"{feature}__code" for feature in features["feature"]]
+    codes = [feature + CODE for feature in features["feature"]]
     return codes + features.filter(kind="dense")["feature"].to_list()
 
 

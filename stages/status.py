@@ -52,7 +52,7 @@ def status(
 
 def _stopped(run: Path, stage: str) -> str:
     """Say of a training that it would go on from a checkpoint, as far as its name tells."""
-    folders = {"train": "", "train --no-ssl": contract.NO_SSL}
+    folders = {training: folder for folder, training in contract.TRAININGS.items()}
     step = checkpoints.steps_saved(run / folders[stage] / checkpoints.FOLDER) if stage in folders else None
     return "" if step is None else f" (stopped after step {step:,}, which is saved)"
 

@@ -114,7 +114,7 @@ def train(
     folder = "" if ssl else contract.NO_SSL
     reads = (*READS, "views.parquet") if ssl else READS
     writes = tuple(folder + name for name in WRITES)
-    stage = "train" if ssl else "train --no-ssl"
+    stage = contract.TRAININGS[folder]
     with artifacts.Job(run, stage, settings, reads=reads, writes=writes, force=force) as job:
         if planning.is_planning():
             return

@@ -64,6 +64,19 @@ def test_f05_an_engine_that_aborts_for_want_of_memory_is_exit_5(shop_run: Path) 
     assert call(*command).returncode == 0
 
 
+@pytest.mark.parametrize("command", ["tune", "ablate"])
+def test_f05_arms_whose_table_is_beyond_the_machine_are_refused_before_any_training(
+    shop_run: Path, command: str
+) -> None:
+    settings = shop_run.parent / "ssl-recall.toml"
+    settings.write_text(settings.read_text().replace("embedding_width = 8", f"embedding_width = {10**10}"))
+    before = content(shop_run)
+    refused = call(command)
+    assert refused.returncode == 5, refused.said
+    assert f"OUT_OF_MEMORY: {command} needs at least" in refused.said
+    assert content(shop_run) == before
+
+
 @pytest.fixture
 def group() -> Iterator[Path]:
     """A group of processes that has 200 MiB."""
