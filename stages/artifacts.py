@@ -52,41 +52,52 @@ class Job(reader.Reader):
 
     def __enter__(self) -> Self:
         """Take the lock, hash the inputs, decide whether there is anything to do."""
-        plan = planning.current()
-        if plan is not None:
+        if (plan := planning.current()) is not None:
             self._note(plan)
             return self
         self._started = time.monotonic()
-        if self.run.exists() and not self.run.is_dir():
-            raise SettingsError(f"--run {self.run}: is a file; name a folder", "RUN")
-        if self.run == Path():
-            raise SettingsError("--run: is empty, or the current folder; name a folder of its own", "RUN")
-        if self.reads and not self.run.exists():  # a mistyped --run is refused, not made
-            self._stale()
-        self._new = not self.run.exists()
-        ours = any((self.run / name).exists() for name in (publish.LOCK, manifest.NAME))
-        self.run.mkdir(parents=True, exist_ok=True)
-        self._lock = publish.lock(self.run)
+        ours = self._enter_folder()
         try:
             if ours:  # a folder of somebody else's is not tidied
                 publish.sweep(self.run)
             self._settle()
-            self._tables = tables_seen.note(self.sources)
-            reason = self._stale()
-            if not self.sources:
-                self._warn_of_other_tables()
-            self.up_to_date = reason is None and not self.force
-            if not self.up_to_date:
-                self._probe()
-                memory.check(self)
-            if self.up_to_date:
-                self._line("up to date")
-            elif reason not in (None, "never run"):
-                self._line(f"runs again: {reason}")
+            self._decide()
         except BaseException:
             self._leave()
             raise
         return self
+
+    def _enter_folder(self) -> bool:
+        """Make the folder where it is not there, lock it, and tell whether it was a run folder before.
+
+        Raises SettingsError, LockedError, ArtifactError.
+        """
+        if self.run.exists() and not self.run.is_dir():
+            raise SettingsError(f"--run {self.run}: is a file; name a folder", "RUN")
+        if self.run == Path():
+            raise SettingsError("--run: is empty, or the current folder; name a folder of its own", "RUN")
+        self._new = not self.run.exists()
+        if self.reads and self._new:  # a mistyped --run is refused, not made
+            self._stale()
+        ours = any((self.run / name).exists() for name in (publish.LOCK, manifest.NAME))
+        self.run.mkdir(parents=True, exist_ok=True)
+        self._lock = publish.lock(self.run)
+        return ours
+
+    def _decide(self) -> None:
+        """Hash the inputs, say why the stage runs, and refuse what cannot come to its end."""
+        self._tables = tables_seen.note(self.sources)
+        reason = self._stale()
+        if not self.sources:
+            self._warn_of_other_tables()
+        self.up_to_date = reason is None and not self.force
+        if self.up_to_date:
+            self._line("up to date")
+            return
+        self._probe()
+        memory.check(self)
+        if reason not in (None, "never run"):
+            self._line(f"runs again: {reason}")
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Publish on a clean exit, leave everything as it was on any other."""
