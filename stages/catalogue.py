@@ -114,6 +114,9 @@ def _side(table: tables.Table, side: str, settings: dict[str, Any]) -> Side:
     flag = f"--{tables.SIDES[side] if settings[f'{tables.SIDES[side]}_id'] else side}-id"
     problems = tables.Problems(f"--{tables.SIDES[side]} {table.path}")
     if not tables.need_column(table.schema, id_name, flag, problems):
+        own = f"--{tables.SIDES[side]}-id"
+        if flag != own:
+            problems.add("NO_COLUMN", f"where the ids have a name of their own in this table, give it with {own}")
         problems.stop_if_any()
     if text := table.too_large(id_name):
         problems.add("LIMIT", f"{id_name} {text}")

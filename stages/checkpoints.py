@@ -66,6 +66,8 @@ class Keeper:
         """Keep the files in the run folder's `folder`; `every` is seconds, 0 saves after each step."""
         self.folder, self.every, self.asked, self.strict = job.run / folder / FOLDER, every, asked, strict
         self.resume, self.settings = console.same_command(), job.settings
+        own = shlex.split(f"{job.stage}{job.flags}")  # in place of `run`, which takes no flags of a training
+        self.typed = [part for part in console.typed if part != "--force"] if console.typed[:1] == ["train"] else own
         self.about = _about(version("ssl-recall"), job.settings, job.inputs)
         self.published = job.published()
         self._found: Checkpoint | None = None
@@ -88,6 +90,8 @@ class Keeper:
             self.folder.rmdir()
         if kept := self._paths():
             said = f"keeps {len(kept)} checkpoint{'s' * (len(kept) > 1)} of a training that was stopped"
+            with contextlib.suppress(DamagedError):
+                said += self._to_go_on(_read(kept[0]))
             console.warn(f"{self.folder}: {said}; to be rid of it remove the folder")
 
     def find(self) -> Checkpoint | None:
@@ -162,7 +166,9 @@ class Keeper:
             publish.move_into_place(temporary, target)
         except (OSError, SafetensorError) as error:
             code, text = _os_error(error)
-            raise OSError(code, f"{text}; {self.last()}; to go on run: {self.resume}", str(self.folder)) from None
+            with contextlib.suppress(OSError):  # where it is empty
+                self.folder.rmdir()
+            raise OSError(code, f"{self.folder}: {text}; {self.last()}; to go on run: {self.resume}") from None
         finally:
             temporary.unlink(missing_ok=True)
         for path in self._paths()[KEPT:]:
@@ -200,14 +206,20 @@ class Keeper:
     def _other(self, found: Checkpoint) -> str:
         """Say how a checkpoint is not of today's training, and which command goes on with it."""
         text = f"a training was stopped here, of other settings or data: {_differs(found.about, self.about)}"
+        return text + self._to_go_on(found)
+
+    def _to_go_on(self, found: Checkpoint) -> str:
+        """Name the command that goes on with a checkpoint; nothing where other data are what it was of."""
         changed = {name for name in found.about if found.about[name] != self.about.get(name)}
-        flags = [part for name in sorted(changed & self.settings.keys()) for part in _flags(name, found.about[name])]
-        if not flags or changed - self.settings.keys():
-            return text
-        return f"{text}; to go on with it run: {self.resume} {shlex.join(flags)}"
+        if changed - self.settings.keys():
+            return ""
+        flags = [part for name in sorted(changed) for part in config_file.flags(name, found.about[name])]
+        opposite = [flag.replace("--no-", "--") for flag in flags] + [flag.replace("--", "--no-") for flag in flags]
+        kept = console.without(console.without(self.typed, flags), [f for f in opposite if f.startswith("--")])
+        return f"; to go on with it run: {shlex.join(['ssl-recall', *kept, *flags])}"
 
     def _ways(self) -> str:
-        return f"to begin anew, without it, run: {self.resume} --force"
+        return f"to begin anew, without it, run: {shlex.join(['ssl-recall', *self.typed, '--force'])}"
 
 
 def steps_saved(folder: Path) -> int | None:
@@ -261,11 +273,6 @@ def _place(fit: "Fit") -> dict[str, Any]:
 
     own = {name: fit.settings[name] for name in (*PLACE, "bf16")}
     return {**own, "torch": torch.__version__, "machine": platform.machine()}
-
-
-def _flags(name: str, value: object) -> list[str]:
-    """Give the flags for a setting; none for a list, which would come on top of what was typed."""
-    return [] if isinstance(value, list) else config_file.flags(name, value)
 
 
 def _os_error(error: Exception) -> tuple[int, str]:

@@ -48,7 +48,12 @@ def load(ctx: typer.Context, path: Path | None) -> Path | None:
     unknown = settings.keys() - tables - {"run"}
     if unknown:
         key = min(unknown)
-        raise SettingsError(f"{path}: {key!r} stands outside a table" + nearest(key, {"run", *commands}), "UNKNOWN_KEY")
+        hint = (
+            f"; it is one, and its settings stand under [{key}]"
+            if key in commands
+            else nearest(key, {"run", *commands})
+        )
+        raise SettingsError(f"{path}: {key!r} stands outside a table{hint}", "UNKNOWN_KEY")
     table = str(ctx.info_name).replace("-", "_")
     own = settings[table] if table in tables else {}
     own = {key: value for key, value in own.items() if (table, key) != ("ablate", "arms")}

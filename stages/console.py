@@ -4,7 +4,7 @@ import contextlib
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -26,6 +26,18 @@ def printable(text: str) -> str:
 def same_command() -> str:
     """Give the command that was typed, to go on with: without --force, which begins anew."""
     return shlex.join(["ssl-recall", *(part for part in typed if part != "--force")])
+
+
+def without(arguments: Sequence[str], flags: Sequence[str]) -> list[str]:
+    """Leave out of a command's arguments every flag that `flags` has, with its value."""
+    named, kept, skip = {flag for flag in flags if flag.startswith("--")}, list[str](), False
+    valued = {flag for flag, after in zip(flags, [*flags[1:], "--"], strict=True) if not after.startswith("--")}
+    for part in arguments:
+        flag, joined, _ = part.partition("=")
+        if not skip and flag not in named:
+            kept.append(part)
+        skip = not skip and flag in valued and not joined
+    return kept
 
 
 def line(text: str, style: str = "") -> None:

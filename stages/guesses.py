@@ -24,6 +24,7 @@ LABEL_WORDS = {"id", "code", "key", "zip", "zipcode", "postcode"}  # numbers und
 WEIGHT_NAMES = re.compile(r"^(rating|weight|score|stars?|quantity|count|value|plays?|clicks?)s?$", re.I)
 MANY = 100  # distinct whole numbers from which they are taken for amounts and not for names
 NEAR_UNIQUE = 0.8
+NEARLY = 0.9  # of the rows that ids have values of their own for, at the least
 BATCH = 1024  # the default of train
 STEPS = 80  # of a pass over the log that are enough
 SEPARATORS = ("|", ";", ",")
@@ -233,16 +234,19 @@ def _shared_id(
     if ranked:
         return ranked[0], ranked[0]
     columns = "; ".join(f"{where} {', '.join(frame.columns)}" for where, frame in (("there", table), ("here", log)))
-    text = f"--{title}: no column of it holds the ids of one in the interactions ({columns}); write ids alike in both"
+    text = f"--{title}: no column of it holds the ids of one in the interactions ({columns}); write them alike in both"
     raise SettingsError(text, "NO_IDS")
 
 
 def _of_equal_values(
     log: "pl.DataFrame", table: "pl.DataFrame", names: re.Pattern[str], taken: set[str]
 ) -> tuple[str, str] | None:
-    """Find a column of the log most of whose values name one row each of the table, and that column there."""
+    """Find a column of the log most of whose values name a row of the table, and that column there.
+
+    It may name a few rows twice: `prepare` refuses them by their ids.
+    """
     found = []
-    for there in (n for n in table.columns if _may_be_id(table[n]) and table[n].n_unique() == table.height):
+    for there in (n for n in table.columns if _may_be_id(table[n]) and table[n].n_unique() > NEARLY * table.height):
         for here in (n for n in log.columns if n not in taken and _may_be_id(log[n])):
             share = _share_among(log[here], table[there])
             if share > 1 / 2:

@@ -53,6 +53,9 @@ def init(
     """
     if output.exists() and not force:
         raise SettingsError(f"{output}: exists; give another --output, or --force to overwrite it", "EXISTS")
+    if interactions.resolve() == items.resolve():
+        text = f"--interactions and --items are both {items}; a log and a catalogue are needed"
+        raise SettingsError(text, "SAME_FILE")
     log, large_log = tables.read(interactions, "--interactions")
     catalogue, large = tables.read(items, "--items")
     asked, large_asked = tables.read(queries, "--queries") if queries else (None, {})

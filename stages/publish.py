@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -15,6 +16,7 @@ from typing import IO
 from .errors import LockedError, SettingsError
 
 LOCK = ".lock"
+LOOKS = (0.001, 0.01, 0.05, 0.1)  # seconds between tries to take it
 TEMPORARY = re.compile(r"^\..+\.\d+\.tmp$")
 FOLDERS = ("", "model", "checkpoints", "no-ssl", "no-ssl/model", "no-ssl/checkpoints", "ablation", "tuning")
 
@@ -75,9 +77,12 @@ def lock(folder: Path) -> IO[str]:
             if path.is_symlink():
                 raise SettingsError(f"{path}: is a symbolic link, no lock; remove it", "LOCK") from None
             raise
-        file = os.fdopen(descriptor, "r+")
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise SettingsError(f"{path}: is no regular file, no lock; remove it", "LOCK")
+        file = os.fdopen(descriptor, "r+", errors="replace")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _flock(file)
         except BlockingIOError:
             holder = file.read().strip() or "another process"
             file.close()
@@ -92,10 +97,20 @@ def lock(folder: Path) -> IO[str]:
     return file
 
 
+def _flock(file: IO[str]) -> None:
+    """Take a lock, and wait a moment for somebody who only looks (`holder`). Raises BlockingIOError."""
+    for pause in LOOKS:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(pause)
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 def holder(folder: Path) -> str | None:
-    """Say who has a folder's lock, None where nobody does; takes and changes nothing."""
+    """Say who has a folder's lock, None where nobody does; changes nothing, and is through in a moment."""
     try:
-        with (folder / LOCK).open() as file:
+        with os.fdopen(held(folder / LOCK), errors="replace") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -151,4 +152,4 @@ def reading(run: Path, reads: Sequence[str], config: Path | None = None) -> Iter
 def flags_of(run: Path, config: object) -> str:
     """Give the flags that a command named in a message needs, to do what the one that speaks would do."""
     named = config is not None and config != config_file.DEFAULT
-    return (f" --config {config}" if named else "") + f" --run {run}"
+    return (f" --config {shlex.quote(str(config))}" if named else "") + f" --run {shlex.quote(str(run))}"

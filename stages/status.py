@@ -42,11 +42,13 @@ def status(
         rows = [{"stage": stage, "stale": reason, "optional": stage in OPTIONAL} for stage, reason in plan.stages]
         console.out.print(json.dumps(rows), soft_wrap=True)
         return
+    who = publish.holder(run)
     for stage, reason in plan.stages:
         title, prefix = (f"{stage} (optional)", "stale: ") if stage in OPTIONAL else (stage, "to run: ")
-        said = "up to date" if reason is None else f"{prefix}{reason}{_stopped(run, stage)}"
+        stopped = _stopped(run, stage) if who is None else ""
+        said = "up to date" if reason is None else f"{prefix}{reason}{stopped}"
         console.out.print(f"{title:<30} {said}", soft_wrap=True)
-    if (who := publish.holder(run)) is not None:
+    if who is not None:
         console.line(f"{run}: in use by {who}")
 
 
@@ -54,7 +56,7 @@ def _stopped(run: Path, stage: str) -> str:
     """Say of a training that it would go on from a checkpoint, as far as its name tells."""
     folders = {training: folder for folder, training in contract.TRAININGS.items()}
     step = checkpoints.steps_saved(run / folders[stage] / checkpoints.FOLDER) if stage in folders else None
-    return "" if step is None else f" (stopped after step {step:,}, which is saved)"
+    return "" if step is None else f" (a training was stopped after step {step:,})"
 
 
 def _verify(run: Path, config: Path | None, *, as_json: bool) -> None:

@@ -134,10 +134,9 @@ def train(
                 fit = fitting.fitted(job, settings | {"bf16": bf16}, place, stage, keeper=keeper)
             except NumberError as error:
                 raise NumberError(f"{error.message}; {keeper.last()}", error.rule) from None
-            except (KeyboardInterrupt, signals.Terminated):
-                raise Stopped(
-                    f"stopped at once; {keeper.last()}; to go on run: {keeper.resume}", asked.number
-                ) from None
+            except (KeyboardInterrupt, signals.Terminated) as error:
+                text = f"stopped at once; {keeper.last()}; to go on run: {keeper.resume}"
+                raise Stopped(text, signals.number_of(error)) from None
         rows = _curve(fit.curve, fit.best)
         models.save(job, folder, fit.model, settings, rows.filter(rows["best"]).drop("best").row(0, named=True))
         job.write(f"{folder}training.parquet", rows)

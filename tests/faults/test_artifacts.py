@@ -1,5 +1,6 @@
 """Files of a run folder that are damaged, hostile or left over; what `status --verify` and `clean` say and do."""
 
+import errno
 import json
 import os
 import random
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ssl_recall import popularity
 from stages import manifest, publish, reader
 from stages.errors import StageError
 
@@ -149,3 +151,16 @@ def test_f08_a_folder_that_takes_no_file_is_exit_5_before_any_work(trained: Path
     assert done.returncode == 5, done.stderr
     assert "model" in done.stderr
     assert "epoch 0" not in done.stderr, "it trained first"
+
+
+def test_f08_a_folder_that_takes_no_file_is_told_before_a_stage_begins(
+    shop_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(folder: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(folder))
+
+    monkeypatch.setattr(publish, "probe", refuse)
+    monkeypatch.setattr(popularity, "count_items", lambda *_: pytest.fail("at work"))
+    refused = call("compute-popularity", "--unseen-count", "0.5")
+    assert refused.returncode == 5
+    assert "Read-only file system: 'run'" in refused.said

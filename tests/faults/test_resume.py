@@ -4,6 +4,7 @@ import hashlib
 import multiprocessing
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from stages import publish
+from stages import processor, publish
 from stages.checkpoints import FOLDER, NAME, Keeper
 from stages.cli import main
 from stages.errors import LockedError
@@ -276,7 +277,7 @@ def test_f24_other_settings_are_refused_by_name_with_both_ways_out(
     assert f"to begin anew, without it, run: ssl-recall train {' '.join(flags)} --force" in again.said
     assert [path.name for path in checkpoints(halfway)] == before
     on = again.said.split("to go on with it run: ssl-recall ")[1].split("; ")[0].split()
-    assert on == ["train", *flags, flags[0], said.split()[2].rstrip(",")]
+    assert on == ["train", flags[0], said.split()[2].rstrip(",")]
     finished = call(*on)
     assert finished.returncode == 0
     assert "goes on from" in finished.said
@@ -391,6 +392,59 @@ def test_a_leftover_checkpoint_of_what_is_published_decides_nothing(
     assert ended(shop_run) == other
 
 
+def stopped_after(steps: int) -> Callable[[Keeper, "Fit"], None]:
+    def after_step(self: Keeper, fit: "Fit") -> None:
+        if fit.steps_taken == steps:
+            self.save(fit)
+            raise KeyboardInterrupt
+
+    return after_step
+
+
+@pytest.mark.parametrize("takes", [True, False])
+def test_the_precision_that_a_trial_decided_stays_that_of_the_training(
+    shop_run: Path, monkeypatch: pytest.MonkeyPatch, takes: bool
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(processor, "takes_bf16", lambda *_: takes)
+        patch.setattr(Keeper, "after_step", stopped_after(5))
+        assert call("train", "--precision", "auto").returncode == 130
+    monkeypatch.setattr(processor, "takes_bf16", lambda *_: not takes)
+    again = call("train", "--precision", "auto")
+    assert "goes on from" in again.said
+    assert ("epochs in bf16" in again.said) == takes
+
+
+@pytest.mark.parametrize(
+    ("stopped", "typed"),
+    [
+        (["--hidden", "4", "--hidden", "8"], []),
+        (["--hidden", "4"], ["--hidden", "16", "--hidden=8", "--width", "4"]),
+        (["--no-logq", "--temperature", "0.07"], ["--logq", "--temperature=0.2"]),
+        ([], ["--no-logq"]),
+    ],
+)
+@pytest.mark.parametrize("command", ["train", "run"])
+def test_the_command_that_is_named_goes_on_whatever_was_typed(
+    shop_run: Path, monkeypatch: pytest.MonkeyPatch, stopped: list[str], typed: list[str], command: str
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Keeper, "after_step", stopped_after(5))
+        assert call("train", *stopped).returncode == 130
+    if command == "run":
+        settings = shop_run.parent / "ssl-recall.toml"
+        settings.write_text(settings.read_text().replace("width = 8\nprec", "width = 4\nprec"))
+    refused = call(command, *(typed if command == "train" else []))
+    if command == "train" and not typed:
+        typed = ["--seed", "2"]
+        refused = call(command, *typed)
+    assert refused.returncode == 7, refused.said
+    on = shlex.split(refused.said.split("to go on with it run: ssl-recall ")[1].split("; ")[0])
+    finished = call(*on)
+    assert finished.returncode == 0, finished.said
+    assert "goes on from" in finished.said
+
+
 def test_checkpoints_go_while_the_folder_is_still_locked(shop_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     locked: list[bool] = []
 
@@ -429,7 +483,7 @@ def test_a_training_that_was_stopped_is_kept_and_spoken_of_while_another_model_i
     call("prepare", "--seed", "9")
     call("compute-popularity")
     said = next(line for line in call("status").said.splitlines() if line.startswith("train "))
-    assert f"(stopped after step {int(kept[-1].name[:10])}, which is saved)" in said
+    assert f"(a training was stopped after step {int(kept[-1].name[:10])})" in said
     assert "in use" not in call("status").said
 
 

@@ -1,21 +1,26 @@
 """Hostile run folders: links, pipes, foreign folders, and manifests that name what is not theirs."""
 
+import errno
+import fcntl
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from stages import generations, manifest, reader
+from stages import generations, manifest, publish, reader
 from stages.errors import ArtifactError
 
 from .commands import call, content
 
+RECORD = manifest.record
 NAMES = ("train.parquet", "validation.parquet", "test.parquet")
 PUBLISH = """
 import sys
@@ -160,3 +165,85 @@ def test_a_file_or_a_pipe_in_the_place_of_what_stands_aside_goes(shop_run: Path)
     os.mkfifo(shop_run / generations.FOLDER)
     assert call("compute-popularity", "--force").returncode == 0
     assert not (shop_run / generations.FOLDER).exists()
+
+
+def test_where_there_are_no_hard_links_what_stands_aside_is_a_copy(
+    shop_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = content(shop_run)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "no hard links here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", fail)
+        patch.setattr(manifest, "record", fail)
+        assert call("compute-popularity", "--unseen-count", "0.5").returncode == 5
+    assert content(shop_run) == before
+
+
+def test_killed_while_it_is_undone_a_publication_is_undone_by_the_next_command(
+    shop_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest comes back first: what it names counts, wherever it stands."""
+    before, replace, done = content(shop_run), Path.replace, list[str]()
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "a disk that fails")
+
+    def once(self: Path, target: Path) -> Path:
+        if generations.FOLDER in self.parts:
+            if done:
+                raise OSError(errno.EIO, "killed")
+            done.append(self.name)
+        return replace(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(manifest, "record", lambda *given: (RECORD(*given), fail()))
+        patch.setattr(Path, "replace", once)
+        assert call("compute-popularity", "--unseen-count", "0.5").returncode == 5
+    assert done == [manifest.NAME]
+    assert "up to date" in call("compute-popularity").said
+    assert content(shop_run) == before
+
+
+def test_an_empty_folder_of_the_user_s_stays_where_a_stage_fails(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    assert call("compute-popularity", "--run", str(tmp_path / "mine")).returncode == 4
+    assert (tmp_path / "mine").is_dir()
+    assert call("compute-popularity", "--run", str(tmp_path / "other")).returncode == 4
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("command", ["status", "compute-popularity"])
+def test_a_lock_that_is_a_pipe_or_of_no_text_is_no_bug(shop_run: Path, command: str) -> None:
+    (shop_run / ".lock").unlink()
+    os.mkfifo(shop_run / ".lock")
+    said = call(command)
+    assert said.returncode == (0 if command == "status" else 2), said.said
+    (shop_run / ".lock").unlink()
+    (shop_run / ".lock").write_bytes(b"\xff\xfe\x80")
+    with (shop_run / ".lock").open("rb+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert call(command).returncode == (0 if command == "status" else 75)
+
+
+def test_who_only_looks_keeps_nobody_from_the_lock(tmp_path: Path) -> None:
+    publish.lock(tmp_path).close()
+    assert publish.holder(tmp_path) is None
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            publish.holder(tmp_path)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        for _ in range(300):
+            publish.lock(tmp_path).close()
+    finally:
+        stop.set()
+        looking.join()
+    with publish.lock(tmp_path):
+        assert publish.holder(tmp_path) == f"process {os.getpid()} on {socket.gethostname()}"

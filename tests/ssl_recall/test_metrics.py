@@ -141,6 +141,18 @@ def test_a_rank_is_the_place_in_the_list_and_0_outside_it(case: Lists) -> None:
     assert metrics.ranks(torch.tensor(lists), rows, items).tolist() == expected
 
 
+def test_ranks_are_the_same_a_few_pairs_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    lists, rows, items = (
+        torch.tensor([[3, 1, 2], [0, 4, 1]]),
+        torch.tensor([0, 0, 1, 1, 1]),
+        torch.tensor([2, 3, 9, 4, 1]),
+    )
+    expected = metrics.ranks(lists, rows, items)
+    assert expected.tolist() == [3, 1, 0, 2, 3]
+    monkeypatch.setattr(metrics, "PAIRS", 2)
+    assert metrics.ranks(lists, rows, items).equal(expected)
+
+
 def test_a_slice_without_pairs_has_no_interval() -> None:
     low, high = metrics.bootstrap_intervals(
         torch.zeros(3, 1).double(), torch.zeros(3, 1).double(), 20, torch.Generator()

@@ -42,6 +42,22 @@ def test_ids_of_different_names_are_found_by_their_values() -> None:
     assert (found.query_id, found.queries_id, found.described) == ("Kunde", "Person", 1.0)
 
 
+def test_by_their_values_ids_are_those_that_most_rows_share_and_whose_names_say_so() -> None:
+    """`batch` lies among the items' numbers, too, `half` shares a few texts, and an id that is there twice is one."""
+    ids = [f"i{n:03}" for n in range(N - 1)] + ["i000"]
+    catalogue = pl.DataFrame({"half": [f"h{n}" for n in range(N)], "number": range(N), "Artikel": ids})
+    sold = [f"i{n * 7 % N:03}" for n in range(R)]
+    sales = pl.DataFrame(
+        {"batch": [n % 5 for n in range(R)], "half of it": ["h1", "x", "y"] * (R // 3) + ["h2"] * (R % 3), "SKU": sold}
+    )
+    found = guesses.of_tables(sales.with_columns(Kunde=pl.Series([f"u{n % 40}" for n in range(R)])), catalogue, None)
+    assert (found.item_id, found.items_id) == ("SKU", "Artikel")
+    people = pl.DataFrame({"who": [f"i{n:03}" for n in range(N)]})
+    asked = pl.DataFrame({"SKU": sold, "asks": sold[::-1]})
+    both = guesses.of_tables(asked, items().rename({"item_id": "Artikel"}), people)
+    assert (both.item_id, both.query_id, both.queries_id) == ("SKU", "asks", "who")
+
+
 EVERY = range(N)
 ODD: dict[str, tuple[pl.Series, str]] = {
     "array of integers": (pl.Series([[1, 2]] * N, dtype=pl.Array(pl.Int64, 2)), "multi-valued"),
