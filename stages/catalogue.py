@@ -113,10 +113,9 @@ def _side(table: tables.Table, side: str, settings: dict[str, Any]) -> Side:
     id_name, declarations = tables.id_column(settings, side), settings[f"{side}_features"] or []
     flag = f"--{tables.SIDES[side] if settings[f'{tables.SIDES[side]}_id'] else side}-id"
     problems = tables.Problems(f"--{tables.SIDES[side]} {table.path}")
-    if not tables.need_column(table.schema, id_name, flag, problems):
-        own = f"--{tables.SIDES[side]}-id"
-        if flag != own:
-            problems.add("NO_COLUMN", f"where the ids have a name of their own in this table, give it with {own}")
+    own = f"--{tables.SIDES[side]}-id"
+    hint = f"; where the ids have another name in this table, give it with {own}" if flag != own else ""
+    if not tables.need_column(table.schema, id_name, flag, problems, hint):
         problems.stop_if_any()
     if text := table.too_large(id_name):
         problems.add("LIMIT", f"{id_name} {text}")

@@ -215,13 +215,13 @@ def scan_all(paths: dict[str, Path], settings: Mapping[str, Any], most: Limits) 
     return found
 
 
-def need_column(columns: Collection[str], name: str, flag: str, problems: Problems) -> bool:
+def need_column(columns: Collection[str], name: str, flag: str, problems: Problems, more: str = "") -> bool:
     """Note a column that is not there, with the nearest that is."""
     if name in columns:
         return True
     close = difflib.get_close_matches(name, columns, n=1, cutoff=0.5)
     hint = f"; did you mean {flag} {close[0]!r}?" if close else f"; there are {', '.join(columns)}"
-    problems.add("NO_COLUMN", f"no column {name!r}{hint}")
+    problems.add("NO_COLUMN", f"no column {name!r}{hint}{more}")
     return False
 
 

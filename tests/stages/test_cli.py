@@ -132,7 +132,7 @@ def test_the_settings_file_reaches_the_stage(catalogue: Path) -> None:
 def test_a_missing_artifact_is_exit_4_with_the_command_to_run(tmp_path: Path) -> None:
     line = refusal(call("compute-mi", "--run", "[red]runs/mine", cwd=tmp_path), 4)
     assert line == (
-        "ssl-recall: MISSING: [red]runs/mine/items.parquet: missing; run: ssl-recall prepare --run [red]runs/mine"
+        "ssl-recall: MISSING: [red]runs/mine/items.parquet: missing; run: ssl-recall prepare --run '[red]runs/mine'"
     )
 
 

@@ -1,5 +1,6 @@
 """What the user wrote is printed as it stands: it is no markup, and it does not steer the terminal."""
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,10 @@ def test_a_run_folder_s_name_is_only_a_path(tmp_path: Path, name: str, monkeypat
     (run / "train.parquet").unlink()
     with pytest.raises(ArtifactError) as refusal:
         publish(run, stage="compute-popularity", reads="train.parquet", writes="popularity.parquet")
-    assert str(refusal.value) == f"MISSING: {run}/train.parquet: missing; run: ssl-recall prepare --run {run}"
+    assert (
+        str(refusal.value)
+        == f"MISSING: {run}/train.parquet: missing; run: ssl-recall prepare --run {shlex.quote(name)}"
+    )
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 

@@ -229,7 +229,7 @@ def test_a_column_that_is_not_there_is_refused_with_the_nearest(refused: Refused
     assert "no column 'query_id'; did you mean --query-id 'querry_id'?" in refused(renamed)
     assert "no column 'item_id'; did you mean --item-id 'itm_id'?" in refused(items=ITEMS.rename({"item_id": "itm_id"}))
     far = refused(items=ITEMS.select(pl.col("item_id").alias("xyz")))
-    assert far.endswith("no column 'item_id'; there are xyz")
+    assert far.endswith("there are xyz; where the ids have another name in this table, give it with --items-id")
     both = refused(LOG, timestamp="query", weight="item")
     assert "2 problems" in both
     assert "--timestamp 'query_id'" in both
