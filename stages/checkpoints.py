@@ -214,8 +214,10 @@ class Keeper:
         if changed - self.settings.keys():
             return ""
         flags = [part for name in sorted(changed) for part in config_file.flags(name, found.about[name])]
-        opposite = [flag.replace("--no-", "--") for flag in flags] + [flag.replace("--", "--no-") for flag in flags]
-        kept = console.without(console.without(self.typed, flags), [f for f in opposite if f.startswith("--")])
+        names = {name.replace("_", "-"): isinstance(found.about[name], bool) for name in changed}
+        valued = {f"--{name}" for name, is_switch in names.items() if not is_switch}
+        switches = {f"{dashes}{name}" for name, is_switch in names.items() if is_switch for dashes in ("--", "--no-")}
+        kept = console.without(self.typed, valued, switches)
         return f"; to go on with it run: {shlex.join(['ssl-recall', *kept, *flags])}"
 
     def _ways(self) -> str:

@@ -4,7 +4,7 @@ import contextlib
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -28,15 +28,14 @@ def same_command() -> str:
     return shlex.join(["ssl-recall", *(part for part in typed if part != "--force")])
 
 
-def without(arguments: Sequence[str], flags: Sequence[str]) -> list[str]:
-    """Leave out of a command's arguments every flag that `flags` has, with its value."""
-    named, kept, skip = {flag for flag in flags if flag.startswith("--")}, list[str](), False
-    valued = {flag for flag, after in zip(flags, [*flags[1:], "--"], strict=True) if not after.startswith("--")}
+def without(arguments: Sequence[str], valued: Collection[str], switches: Collection[str]) -> list[str]:
+    """Leave flags out of a command's arguments: those that take a value with it, and those that take none."""
+    kept, is_value = list[str](), False
     for part in arguments:
         flag, joined, _ = part.partition("=")
-        if not skip and flag not in named:
+        if not is_value and flag not in valued and flag not in switches:
             kept.append(part)
-        skip = not skip and flag in valued and not joined
+        is_value = not is_value and flag in valued and not joined
     return kept
 
 
