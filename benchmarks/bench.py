@@ -129,6 +129,7 @@ def bench_steps(run: Path, peers: dict[str, str], repeat: int, threads: int) -> 
             "no SSL, no straight path": [*own, "--no-straight"],
             "the same in float32": [*own, "--no-straight", "--precision", "float32"],
             "SSL, M = B": [*own, "--ssl"],
+            "SSL, M = B, every second step": [*own, "--ssl", "--ssl-every", "2"],
         }
         for name, python in peers.items():
             script = next(HERE.glob(f"peers/{name}*.py"))
@@ -140,7 +141,7 @@ def bench_steps(run: Path, peers: dict[str, str], repeat: int, threads: int) -> 
         for name, rates in found.items():
             rate = statistics.median(rates)
             print(
-                f"batch {batch:<6} {name:<26} {rate:12,.0f} rows/s  [{min(rates):,.0f}, {max(rates):,.0f}]", flush=True
+                f"batch {batch:<6} {name:<30} {rate:12,.0f} rows/s  [{min(rates):,.0f}, {max(rates):,.0f}]", flush=True
             )
             yield {"size": str(batch), "case": name, "rate": rate, "low": min(rates), "high": max(rates)}
 

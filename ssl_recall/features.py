@@ -141,13 +141,14 @@ def select(bags: Bags, features: int, places: Sequence[int | None]) -> Bags:
 
 def hide(bags: Bags, keep: Tensor) -> Bags:
     """Drop the values that a view does not keep, keep is (R,) bool; a bag that loses all of them holds the default."""
-    bag = torch.repeat_interleave(torch.arange(len(bags.lengths), device=keep.device), bags.lengths)
-    kept = torch.zeros_like(bags.lengths).index_add_(0, bag, keep.long())
-    emptied = bags.starts[kept == 0]  # the first value of an emptied bag stays, as the default
-    codes, stays = bags.codes.clone(), keep.clone()
-    codes[emptied] = DEFAULT
-    stays[emptied] = True
-    return Bags(codes[stays], kept.clamp(min=1), bags.dense)
+    starts = bags.starts
+    so_far = torch.cumsum(keep, 0)
+    kept = so_far.index_select(0, starts + bags.lengths - 1).diff(prepend=so_far.new_zeros(1))
+    emptied = (kept == 0).nonzero()[:, 0]
+    stays = keep.index_fill(0, starts.index_select(0, emptied), True)  # the first value, as the default
+    found = Bags(bags.codes.index_select(0, stays.nonzero()[:, 0]), kept.clamp_(min=1), bags.dense)
+    found.codes.index_fill_(0, found.starts.index_select(0, emptied), DEFAULT)
+    return found
 
 
 def ranges(starts: Tensor, lengths: Tensor) -> Tensor:

@@ -40,9 +40,8 @@ def self_supervised(
     temperature: float,
 ) -> Tensor:  # () mean over the batch, nats
     """Cross-entropy of each view against the other views of the batch (Yao et al., CIKM 2021, eq. 1)."""
-    nothing = torch.zeros(len(view_a), device=view_a.device)
     own = torch.arange(len(view_a), device=view_a.device)
-    return softmax_loss(view_a, view_b, own, nothing, nothing, same, temperature)
+    return softmax_loss(view_a, view_b, own, None, None, same, temperature)
 
 
 def mixture(

@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+BITS = 31  # of the number of a bag, in a word that begins with the row
 
 
 @dataclass(frozen=True)
@@ -24,14 +27,18 @@ class Pooling:
         return Pooling(*(tensor.to(device, non_blocking=True) for tensor in vars(self).values()))
 
 
-def pooling(rows: Tensor, lengths: Tensor) -> Pooling:
-    """Order the values of bags (R,) by their row, too: a bag holds `lengths` (G,) of them."""
-    ordered, order = torch.sort(rows)
-    touched, counts = torch.unique_consecutive(ordered, return_counts=True)
-    bag = torch.repeat_interleave(torch.arange(len(lengths), device=rows.device), lengths)
-    starts = torch.cumsum(lengths, 0) - lengths
-    shares = lengths.float().reciprocal_()
-    return Pooling(rows, starts, shares, touched, bag.index_select(0, order), torch.cumsum(counts, 0) - counts)
+def pooling(codes: Tensor, lengths: Tensor, starts: Tensor) -> Pooling:
+    """Order the values of G bags by their row of the table, too; in main memory.
+
+    A bag holds `lengths` (G,) of the codes (R,), which count from the row `starts` (G,).
+    """
+    bag = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
+    rows = codes + starts.index_select(0, bag)
+    # one sort of both numbers in one; torch's, which gives the order as well, takes four times as long
+    both = torch.from_numpy(np.sort((rows << BITS | bag).numpy()))
+    touched, counts = torch.unique_consecutive(both >> BITS, return_counts=True)
+    begins, bounds = (torch.cumsum(many, 0) - many for many in (lengths, counts))
+    return Pooling(rows, begins, lengths.float().reciprocal_(), touched, both & (1 << BITS) - 1, bounds)
 
 
 def pool(table: Tensor, how: Pooling) -> Tensor:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from . import batches
@@ -16,6 +17,8 @@ from .features import DEFAULT, Bags, EncodedTable, Kind, bags_of, hide, join, ra
 from .pooling import Pooling, pooling
 from .towers import TwoTower
 from .views import Packed
+
+GRAIN = 64  # rows
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class SelfSupervision:
     shared_seed: bool  # one variant of views, hence one seed feature, for the whole batch
     neighbour_weight: float = 0.0  # of the loss between an item and its neighbour, beside that between two views
     warm_up: int = 0  # steps of this task alone, before the first epoch
+    every: int = 1  # steps of an epoch from one with this task to the next, and what its weight there is multiplied by
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,8 @@ class Objective:
 class Step:
     """B queries, the C distinct items among the B + U candidates, two views each of M items, H items with a neighbour.
 
-    B and C are 0 in a step of the self-supervised task alone.
+    C is filled up with items of which nothing is known and that count 0 times, and H is cut, to a multiple of their
+    `grain`. B and C are 0 in a step of the self-supervised task alone.
     """
 
     queries: Bags  # B rows; then the H items, where the query tower takes them: their features, or that they were taken
@@ -71,7 +76,7 @@ class Step:
     log_q: Tensor  # (C,) float32
     times: Tensor  # (C,) float32, how many of the B + U candidates are this item
     known: Pairs  # (query, candidate) that are no negatives
-    same: Pairs | None  # rows of the M that are one item; None without self-supervision
+    same: Pairs | None  # rows of the M that are one item; None in a step without self-supervision
     alike: Pairs | None  # (item, neighbour) of the H that are no negatives; None without neighbours
 
     def to(self, device: torch.device) -> "Step":
@@ -115,16 +120,19 @@ class Planner:
         # an item that stands there with its id and without it is two candidates
         candidates, column, times = (2 * drawn + new_items).unique(return_inverse=True, return_counts=True)
         own, item_ids, nameless = column[: len(rows)], candidates // 2, candidates % 2 > 0
+        padding = -len(candidates) % grain(len(candidates))
         queries = [hide_ids(bags_of(data.queries, query_ids), data.queries, new_queries)]
         items = [hide_ids(bags_of(data.items, item_ids), data.items, nameless)]
         if objective.feature_dropout:
             hidden = batches.generator(*key, batches.FEATURE_DROPOUT)
             items = [drop_features(items[0], data.items, objective.feature_dropout, hidden)]
+        if padding:
+            items.append(nothing_known(data.items, padding))
         past = None
         if objective.history:
             past = batches.history_bags(log.items, *log.past(rows), objective.history, data.items)
         same = alike = None
-        if objective.ssl is not None and data.views is not None:
+        if objective.ssl is not None and data.views is not None and (step % objective.ssl.every == 0 or not len(rows)):
             settings, views = objective.ssl, data.views
             ids, variant = batches.ssl_draw(
                 data.items.rows, settings.batch_size, views.variants, key, shared_seed=settings.shared_seed
@@ -133,7 +141,9 @@ class Planner:
             same = pairs_of_equal(ids, ids)
             if settings.neighbour_weight:
                 beside = views.neighbour(ids, variant)
-                ids, beside = ids[beside >= 0], beside[beside >= 0]
+                paired = (beside >= 0).nonzero()[:, 0]
+                paired = paired[: len(paired) // grain(len(paired)) * grain(len(paired))]
+                ids, beside = ids[paired], beside[paired]
                 whole = bags_of(data.items, ids)
                 if past is not None:
                     queries.append(nothing_known(data.queries, len(ids)))
@@ -146,20 +156,30 @@ class Planner:
                 alike = not_negatives(ids, beside)
         asked, shown = join(queries), join(items)
         parts = [(asked, self.starts[0]), *([(past, self.starts[1])] if past else []), (shown, self.starts[2])]
-        values = torch.cat([_table_rows(bags, starts) for bags, starts in parts])
-        lengths = torch.cat([bags.lengths for bags, _ in parts])
         return Step(
             asked,
             past,
             shown,
-            pooling(values, lengths),
+            pooling(
+                torch.cat([bags.codes for bags, _ in parts]),
+                torch.cat([bags.lengths for bags, _ in parts]),
+                torch.cat([starts.repeat(len(bags.lengths) // max(len(starts), 1)) for bags, starts in parts]),
+            ),
             own,
-            data.log_q.index_select(0, item_ids),
-            times.float(),
+            F.pad(data.log_q.index_select(0, item_ids), (0, padding)),
+            F.pad(times.float(), (0, padding)),
             known_pairs(query_ids, candidates, log, self._column_of),
             same,
             alike,
         )
+
+
+def grain(size: int) -> int:
+    """Give what a number of rows is rounded to, a power of two: at most an eighth of it, at most 64.
+
+    A processor's library of products makes a kernel for each new shape, which costs ten times the product itself.
+    """
+    return min(1 << max(size // 8, 1).bit_length() - 1, GRAIN)
 
 
 def hide_ids(bags: Bags, table: EncodedTable, rows: Tensor) -> Bags:
@@ -167,9 +187,7 @@ def hide_ids(bags: Bags, table: EncodedTable, rows: Tensor) -> Bags:
     if Kind.ID not in table.kinds:
         return bags
     ids = bags.starts.view(-1, len(table.names))[:, table.kinds.index(Kind.ID)]
-    codes = bags.codes.clone()
-    codes[ids[rows]] = DEFAULT
-    return replace(bags, codes=codes)
+    return replace(bags, codes=bags.codes.index_fill(0, ids[rows], DEFAULT))
 
 
 def nothing_known(table: EncodedTable, rows: int) -> Bags:
@@ -211,8 +229,8 @@ def known_pairs(
     columns = column_of.view(-1, 2).index_select(0, taken).view(-1)
     column_of[candidates] = -1
     rows = torch.repeat_interleave(torch.arange(len(query_ids)), 2 * lengths)
-    found = columns >= 0
-    return _pairs(rows[found], columns[found], len(query_ids))
+    found = (columns >= 0).nonzero()[:, 0]  # twice as fast as a mask, which is looked through for each of the two
+    return _pairs(rows.index_select(0, found), columns.index_select(0, found), len(query_ids))
 
 
 def pairs_of_equal(rows: Tensor, columns: Tensor) -> Pairs:
@@ -235,11 +253,6 @@ def not_negatives(items: Tensor, neighbours: Tensor) -> Pairs:
 def _pairs(rows: Tensor, columns: Tensor, size: int) -> Pairs:
     bounds = torch.cumsum(torch.bincount(rows, minlength=size), 0)
     return Pairs(rows, columns, [0, *bounds.tolist()])
-
-
-def _table_rows(bags: Bags, starts: Tensor) -> Tensor:
-    """Place codes, which are local to a vocabulary, in the table of all: (R,) int64; starts is (K,)."""
-    return bags.codes + torch.repeat_interleave(starts.repeat(len(bags.lengths) // len(starts)), bags.lengths)
 
 
 def _as_query(items: EncodedTable, queries: EncodedTable) -> list[int | None] | None:

@@ -84,6 +84,8 @@ class Tower(nn.Module):
         if past is not None:
             pooled = torch.cat([pooled, past], 1)
         features = pooled.flatten(1)
+        if torch.is_autocast_enabled(features.device.type):  # once, where each of the two paths would
+            features = features.to(torch.get_autocast_dtype(features.device.type))
         return unit((self.layers(features) + self.skip(features)).float())
 
     def _add_dense(self, pooled: Tensor, bags: Bags) -> Tensor:

@@ -23,7 +23,7 @@ CHECK = 16  # steps between two looks at the losses
 
 @dataclass(frozen=True)
 class StepLosses:
-    """The losses of one step, () nats on the device; `ssl` is 0 without self-supervision."""
+    """The losses of one step, () nats on the device; `ssl` is 0 in a step without self-supervision."""
 
     main: Tensor
     ssl: Tensor
@@ -164,11 +164,10 @@ def _check(steps: list[StepLosses], title: str, until: int) -> None:
 
 
 def mean_losses(steps: Sequence[StepLosses]) -> dict[str, float]:
-    """Average the losses of an epoch's steps, by their names."""
-    return {
-        name: torch.stack([getattr(step, name) for step in steps]).double().mean().item()
-        for name in ("main", "ssl", "total")
-    }
+    """Average the losses of an epoch's steps, by their names; `ssl` over the steps that have it."""
+    found = {name: torch.stack([getattr(step, name) for step in steps]).double() for name in ("main", "ssl", "total")}
+    found["ssl"] = found["ssl"][found["ssl"] != 0]
+    return {name: values.sum().item() / max(len(values), 1) for name, values in found.items()}
 
 
 def step_losses(model: TwoTower, step: Step, objective: Objective) -> tuple[Tensor, Tensor, Tensor]:
@@ -201,7 +200,7 @@ def step_losses(model: TwoTower, step: Step, objective: Objective) -> tuple[Tens
         whole, neighbours = torch.cat([asking, others]).split(pairs)
         beside = losses.self_supervised(whole, neighbours, step.alike, objective.ssl.temperature)
         ssl = ssl + objective.ssl.neighbour_weight * beside
-    return main, ssl, losses.joint(main, ssl, objective.ssl.weight) if batch else ssl
+    return main, ssl, losses.joint(main, ssl, objective.ssl.weight * objective.ssl.every) if batch else ssl
 
 
 @torch.no_grad()

@@ -158,11 +158,12 @@ class Fit:
         """Take what is left of the pass, and look at what it brought. Raises NonFiniteError."""
         from ssl_recall.losses import NonFiniteError
 
-        for step in self._steps():
-            self.losses.append(step)
-            advance(self.settings["batch_size"] if self.epoch != WARM_UP else 0)
-            if keeper is not None:
-                keeper.after_step(self)
+        with processor.rounded(bf16=self.settings["bf16"]):
+            for step in self._steps():
+                self.losses.append(step)
+                advance(self.settings["batch_size"] if self.epoch != WARM_UP else 0)
+                if keeper is not None:
+                    keeper.after_step(self)
         if not all(bool(weight.isfinite().all()) for weight in self.model.parameters()):
             raise NonFiniteError(f"epoch {self.epoch}, step {len(self.losses) - 1}: a weight is not finite after it")
         if self.epoch != WARM_UP:
@@ -270,6 +271,7 @@ def objective_of(settings: dict[str, Any]) -> "Objective":
             shared_seed=settings["ssl_seed_per"] == SeedPer.BATCH,
             neighbour_weight=settings["ssl_neighbour_weight"],
             warm_up=settings["ssl_warmup_steps"],
+            every=settings["ssl_every"],
         )
     names = ("batch_size", "temperature", "further_negatives", "id_dropout", "feature_dropout", "history", "bf16")
     return Objective(**{name: settings[name] for name in names}, ssl=ssl)

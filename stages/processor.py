@@ -1,8 +1,11 @@
 """How torch uses the processor: threads, which library multiplies, and how precisely."""
 
+import contextlib
+import ctypes
 import math
 import os
 import time
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -11,6 +14,7 @@ if TYPE_CHECKING:
 
 EXACT = 1e-5  # relative error of a float32 product; one that is rounded to bf16 on the way has 1e-3
 PAYS = 1.4  # times the rate of float32 from which bf16 products are taken
+KEPT = {-1: 2**28, -2: 2**26, -3: 2**25}  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD of mallopt(3), bytes
 TRIED = 512  # rows and columns of the product that tells
 
 
@@ -30,10 +34,37 @@ def use(threads: int, device: "torch.device") -> None:
     """
     import torch
 
+    _keep_memory()
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("medium")
     if _error(device) > EXACT:
         torch.set_float32_matmul_precision("highest")
+
+
+@contextlib.contextmanager
+def rounded(*, bf16: bool) -> Iterator[None]:
+    """Round what is multiplied to bf16, sums and results staying float32, until the block ends; with False do nothing.
+
+    The towers' products, which autocast rounds, are not all of a step: those of the softmax take this. Only a processor
+    with AMX and a GPU (to TF32) have it; elsewhere the products stay as they are.
+    """
+    import torch
+
+    was = torch.get_float32_matmul_precision()
+    if bf16:
+        torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(was)
+
+
+def _keep_memory() -> None:
+    """Have the C library keep the memory of a step's tensors for the next one, which else asks the kernel for pages."""
+    with contextlib.suppress(OSError, AttributeError):  # not the GNU C library
+        library = ctypes.CDLL(None)
+        for option, value in KEPT.items():
+            library.mallopt(option, value)
 
 
 def has_a_core_to_spare(threads: int, device: "torch.device") -> bool:

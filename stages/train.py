@@ -39,6 +39,14 @@ def train(
     ssl_warmup_steps: Annotated[
         int, typer.Option(min=0, help="Steps of the self-supervised task alone before the first epoch.")
     ] = 400,
+    ssl_every: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=1000,
+            help="Steps from one with the self-supervised task to the next; its weight counts as often.",
+        ),
+    ] = 1,
     ssl_neighbour_weight: Annotated[
         float,
         typer.Option(

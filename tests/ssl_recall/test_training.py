@@ -654,6 +654,99 @@ def test_mean_losses_worked_by_hand() -> None:
     assert training.mean_losses(worked) == {"main": 2.0, "ssl": 3.5, "total": 3.0}
 
 
+def test_steps_without_self_supervision_are_left_out_of_its_mean() -> None:
+    worked = [StepLosses(*torch.tensor(numbers)) for numbers in ([1.0, 2.0, 5.0], [3.0, 0.0, 3.0], [2.0, 4.0, 10.0])]
+    assert training.mean_losses(worked) == {"main": 2.0, "ssl": 3.0, "total": 6.0}
+
+
+def test_the_task_comes_every_so_many_steps_and_counts_as_often() -> None:
+    model, objective = model_of(), replace(WITH_SSL, ssl=replace(SSL, every=3))
+    planner = steps.Planner(data_of(), objective, model, 0)
+    for number in range(7):
+        planned = planner.step(torch.tensor([0, 1]), 0, number)
+        main, ssl, total = training.step_losses(model, planned, objective)
+        assert (ssl.item() > 0) == (number % 3 == 0) == (planned.same is not None)
+        assert total.item() == pytest.approx(main.item() + 3 * 0.3 * ssl.item(), rel=1e-6)
+        assert len(planned.items.lengths) == 3 * (len(planned.times) + 12 * (number % 3 == 0))
+
+
+def test_the_warm_up_has_the_task_in_every_step_at_its_full_weight() -> None:
+    model, objective = model_of(), replace(BESIDE, ssl=replace(BESIDE.ssl, every=2))
+    for planned in steps.Planner(data_of(), objective, model, 0).warm_up():
+        _, ssl, total = training.step_losses(model, planned, objective)
+        assert total.item() == ssl.item() > 0
+
+
+# --- shapes ---
+
+
+@given(st.integers(0, 100_000))
+def test_a_grain_is_a_power_of_two_and_at_most_an_eighth_of_what_it_rounds(size: int) -> None:
+    found = steps.grain(size)
+    assert found.bit_count() == 1
+    assert found == 1 or found <= size / 8
+    assert found == 64 or found > size / 16 or size < 8
+
+
+LARGE = 500  # interactions of 100 items by 50 queries
+
+
+def large(further: int = 0) -> tuple[TrainingData, Objective]:
+    """A step of enough items that their number is rounded: 100 with an id and some without."""
+    source = torch.Generator().manual_seed(5)
+    rows = 100
+    bags = [bag for i in range(rows) for bag in ([i + 2], [i % 7 + 2, i % 5 + 2], [1 - i % 2])]
+    table = table_of(KINDS, bags, torch.randn(rows, 2, generator=source))
+    drawn = [(int(q), 0, int(i)) for q, i in zip(torch.arange(LARGE) % 8, torch.randperm(LARGE) % rows, strict=True)]
+    queries, times, items = (torch.tensor([event[at] for event in drawn]) for at in range(3))
+    log = batches.interactions(*(side[torch.argsort(queries, stable=True)] for side in (queries, items)), 8, times)
+    counts = torch.bincount(items, minlength=rows)
+    data = TrainingData(table, QUERIES, log, torch.full((rows,), -4.0), batches.negative_pool(counts, 1.0), None)
+    return data, replace(PLAIN, batch_size=LARGE, id_dropout=0.1, further_negatives=further)
+
+
+def test_candidates_are_filled_up_with_items_that_count_for_nothing() -> None:
+    """The loss and every gradient are those of the candidates alone."""
+    vocabularies = VOCABULARIES | {"item_id": 102}
+    data, objective = large()
+    model = training.two_tower(
+        data.items, QUERIES, vocabularies, embedding_width=6, hidden=[12], width=8, history=False, seed=0
+    )
+    planned = steps.Planner(data, objective, model, 0).step(torch.arange(LARGE), 0, 0)
+    real = int((planned.times > 0).sum())
+    assert len(planned.times) % steps.grain(real) == 0
+    assert 0 < len(planned.times) - real < steps.grain(real)
+    assert int(planned.times.sum()) == LARGE
+    added = planned.items.codes.split(planned.items.lengths.tolist())[3 * real :]
+    assert all(codes.tolist() == [0] for codes in added)
+    main, _, _ = training.step_losses(model, planned, objective)
+    found = gradients(model, main)
+    queries, candidates = model.query(planned.queries), model.item(planned.items)[:real]
+    own, log_q, times = planned.own, planned.log_q[:real], planned.times[:real]
+    alone = losses.in_batch_softmax(queries, candidates, own, log_q, times, planned.known, objective.temperature)
+    assert main.item() == pytest.approx(alone.item(), rel=1e-6)
+    for one, other in zip(found, gradients(model, alone), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)
+
+
+def test_few_shapes_are_made_of_many_batches() -> None:
+    data, objective = large(further=300)
+    model = training.two_tower(
+        data.items,
+        QUERIES,
+        VOCABULARIES | {"item_id": 102},
+        embedding_width=6,
+        hidden=[12],
+        width=8,
+        history=False,
+        seed=0,
+    )
+    planner = steps.Planner(data, objective, model, 0)
+    sizes = [int((step.times > 0).sum()) for step in (planner.step(torch.arange(200), 0, n) for n in range(12))]
+    shapes = {len(planner.step(torch.arange(200), 0, n).times) for n in range(12)}
+    assert len(set(sizes)) > len(shapes)
+
+
 class NeverAsks(TorchDispatchMode):
     """Refuses what makes the host wait for a device: reading a number, and shapes that depend on values."""
 

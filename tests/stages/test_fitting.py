@@ -18,7 +18,8 @@ from stages.train import READS
 State = tuple[dict[str, Tensor], dict[str, Any]]
 SETTINGS: dict[str, Any] = {
     "ssl": True, "ssl_weight": 0.1, "ssl_batch_size": 16, "ssl_temperature": 0.1, "ssl_seed_per": "batch",
-    "ssl_warmup_steps": 3, "ssl_neighbour_weight": 1.0, "temperature": 0.1, "logq": True, "batch_size": 16,
+    "ssl_warmup_steps": 3, "ssl_every": 1, "ssl_neighbour_weight": 1.0, "temperature": 0.1, "logq": True,
+    "batch_size": 16,
     "further_negatives": 16, "cold_negative_rate": 0.01, "epochs": 3, "patience": 3, "select_on": "all",
     "validation_queries": 100, "learning_rate": 0.01, "embedding_learning_rate": 0.1, "initial_accumulator": 1e-5,
     "average_decay": 0.9, "embedding_width": 8, "hidden": [8], "width": 8, "id_dropout": 0.1, "feature_dropout": 0.1,

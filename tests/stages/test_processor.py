@@ -1,5 +1,6 @@
 """How torch is set up: threads, and products that are not rounded where exactness is asked for."""
 
+import contextlib
 from collections.abc import Iterator
 
 import pytest
@@ -32,6 +33,21 @@ def test_products_that_would_be_rounded_are_taken_elsewhere(
 def test_whatever_this_processor_does_float32_products_are_exact() -> None:
     processor.use(1, CPU)
     assert processor._error(CPU) < 1e-5
+
+
+def test_products_are_rounded_within_the_block_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_float32_matmul_precision("highest")
+    with processor.rounded(bf16=False):
+        assert torch.get_float32_matmul_precision() == "highest"
+    with contextlib.suppress(KeyError), processor.rounded(bf16=True):
+        assert torch.get_float32_matmul_precision() == "medium"
+        raise KeyError
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_without_the_gnu_c_library_memory_is_left_to_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processor.ctypes, "CDLL", lambda _: object())
+    processor.use(1, CPU)
 
 
 def test_an_error_is_measured_and_not_assumed(monkeypatch: pytest.MonkeyPatch) -> None:
