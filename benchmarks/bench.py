@@ -129,7 +129,7 @@ def bench_steps(run: Path, peers: dict[str, str], repeat: int, threads: int) -> 
             "no SSL, no straight path": [*own, "--no-straight"],
             "the same in float32": [*own, "--no-straight", "--precision", "float32"],
             "SSL, M = B": [*own, "--ssl"],
-            "SSL, M = B, every second step": [*own, "--ssl", "--ssl-every", "2"],
+            "SSL, M = B, every fourth step": [*own, "--ssl", "--ssl-every", "4"],
         }
         for name, python in peers.items():
             script = next(HERE.glob(f"peers/{name}*.py"))

@@ -29,7 +29,7 @@ def train(
     config: options.ConfigOption = None,
     ssl: Annotated[bool, typer.Option(help="Train the self-supervised task too; --no-ssl goes to RUN/no-ssl/.")] = True,
     ssl_weight: Annotated[float, typer.Option(min=0.0, max=1000.0, help="alpha in L = L_main + alpha L_self.")] = 0.1,
-    ssl_batch_size: Annotated[int, typer.Option(min=2, help="Items drawn uniformly a step.")] = 512,
+    ssl_batch_size: Annotated[int, typer.Option(min=2, help="Items drawn uniformly a step.")] = 1024,
     ssl_temperature: Annotated[
         float, typer.Option(min=0.001, max=100.0, help="Temperature of the self-supervised softmax.")
     ] = 0.1,
@@ -46,7 +46,7 @@ def train(
             max=1000,
             help="Steps from one with the self-supervised task to the next; its weight counts as often.",
         ),
-    ] = 1,
+    ] = 4,
     ssl_neighbour_weight: Annotated[
         float,
         typer.Option(

@@ -35,6 +35,7 @@ SETTINGS: dict[str, Any] = {
     "ssl_temperature": 0.23,
     "ssl_seed_per": SeedPer.ITEM,
     "ssl_warmup_steps": 31,
+    "ssl_every": 6,
     "ssl_neighbour_weight": 0.32,
     "temperature": 0.24,
     "logq": True,
@@ -83,7 +84,7 @@ def test_the_objective_is_the_settings_field_by_field() -> None:
         history=0,
         feature_dropout=0.33,
         ssl=steps.SelfSupervision(
-            weight=0.21, batch_size=22, temperature=0.23, shared_seed=False, neighbour_weight=0.32, warm_up=31
+            weight=0.21, batch_size=22, temperature=0.23, shared_seed=False, neighbour_weight=0.32, warm_up=31, every=6
         ),
         bf16=True,
     )
