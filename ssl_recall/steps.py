@@ -43,7 +43,7 @@ class SelfSupervision:
     shared_seed: bool  # one variant of views, hence one seed feature, for the whole batch
     neighbour_weight: float = 0.0  # of the loss between an item and its neighbour, beside that between two views
     warm_up: int = 0  # steps of this task alone, before the first epoch
-    every: int = 1  # steps of an epoch from one with this task to the next, and what its weight there is multiplied by
+    every: int = 1  # steps from one with this task to the next, and what its weight there is multiplied by
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,11 @@ class Planner:
         self.as_query = _as_query(data.items, data.queries) if objective.history == 0 else None
         self._column_of = torch.full((2 * data.items.rows,), -1, dtype=torch.int64)
 
+    def _is_turn(self, epoch: int, step: int, every: int) -> bool:
+        """Tell whether a step has the self-supervised task: each `every`th, counted on from one pass to the next."""
+        size = max(min(self.objective.batch_size, len(self.data.log.items)), 1)
+        return epoch == batches.WARM_UP or (epoch * (len(self.data.log.items) // size) + step) % every == 0
+
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Step]:
         """Plan one pass over the log in batches of one size, from a step on; what fills no batch is left out."""
         order = batches.epoch_order(len(self.data.log.items), self.seed, epoch)
@@ -132,7 +137,7 @@ class Planner:
         if objective.history:
             past = batches.history_bags(log.items, *log.past(rows), objective.history, data.items)
         same = alike = None
-        if objective.ssl is not None and data.views is not None and (step % objective.ssl.every == 0 or not len(rows)):
+        if objective.ssl is not None and data.views is not None and self._is_turn(epoch, step, objective.ssl.every):
             settings, views = objective.ssl, data.views
             ids, variant = batches.ssl_draw(
                 data.items.rows, settings.batch_size, views.variants, key, shared_seed=settings.shared_seed

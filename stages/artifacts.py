@@ -274,7 +274,7 @@ class Job(reader.Reader):
 
     def _check_inputs(self) -> None:
         """Refuse to publish what was made from files that have changed since. Raises ArtifactError."""
-        now = {name: publish.sha256(self.path(name)) for name in self._held} | self._hashed_sources()
+        now = {name: self.sha256_now(name) for name in self._held} | self._hashed_sources()
         changed = [name for name in sorted(now.keys() | self.inputs.keys()) if now.get(name) != self.inputs.get(name)]
         if changed:
             titles = self._files()

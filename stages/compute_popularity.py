@@ -8,6 +8,7 @@ from . import artifacts, options
 
 READS = ("train.parquet", "items.parquet")
 WRITES = ("popularity.parquet",)
+ROWS = 2**22  # of the log at a time: each batch costs a pass over the catalogue's counts, too
 
 
 def compute_popularity(
@@ -32,7 +33,7 @@ def compute_popularity(
         from ssl_recall import popularity
 
         items = job.read("items.parquet", ["item_id"])
-        counts = popularity.count_items(job.columns("train.parquet", "item_index"), items.height)
+        counts = popularity.count_items(job.columns("train.parquet", "item_index", ROWS), items.height)
         p, log_p = popularity.log_popularity(counts, unseen_count)
         job.write(
             "popularity.parquet", items.with_columns(count=pl.Series(counts), p=pl.Series(p), log_p=pl.Series(log_p))

@@ -133,8 +133,10 @@ def is_whole(run: Path, entry: Mapping[str, Any]) -> bool:
     )
 
 
-def verified(run: Path, manifest: Manifest, name: str, flags: str) -> tuple[str, int]:
-    """Open a file that is its stage's and of today's inputs: its sha256 and a descriptor, which stays that file.
+def verified(run: Path, manifest: Manifest, name: str, flags: str) -> tuple[str, int, int | None]:
+    """Open a file that is its stage's and of today's inputs: its sha256, a descriptor, which stays that file, its time.
+
+    The time is that of publish.sha256_and_time.
 
     Where a publication has not come to its end, that is the file which it was about to replace. Raises ArtifactError.
     """
@@ -156,7 +158,7 @@ def verified(run: Path, manifest: Manifest, name: str, flags: str) -> tuple[str,
                 raise
             problem, rule = f"is no regular file; run: {command}", "CORRUPT"
             continue
-        found = publish.sha256(publish.path_of(descriptor))
+        found, changed = publish.sha256_and_time(descriptor)
         if found == expected:
             break
         os.close(descriptor)
@@ -169,7 +171,7 @@ def verified(run: Path, manifest: Manifest, name: str, flags: str) -> tuple[str,
     if other is not None:
         os.close(descriptor)
         raise ArtifactError(f"{path}: written from another {other} than today's; run: {command}", "STALE")
-    return expected, descriptor
+    return expected, descriptor, changed
 
 
 def _outdated(manifest: Manifest, name: str, seen: set[str]) -> str | None:

@@ -5,6 +5,7 @@ import os
 import shlex
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,13 +33,15 @@ class Reader:
         self.manifest: manifest.Manifest = {"schema": manifest.SCHEMA, "stages": {}}
         self.inputs: dict[str, str] = {}
         self._held: dict[str, int] = {}  # descriptors, which stay what was verified
+        self._times: dict[str, int | None] = {}
 
     def hold(self, names: Sequence[str]) -> None:
         """Verify files and keep them open, all or none. Raises ArtifactError."""
         self.release()
         try:
             for name in names:
-                self.inputs[name], self._held[name] = manifest.verified(self.run, self.manifest, name, self.flags)
+                found = manifest.verified(self.run, self.manifest, name, self.flags)
+                self.inputs[name], self._held[name], self._times[name] = found
         except BaseException:
             self.release()
             raise
@@ -47,6 +50,13 @@ class Reader:
         """Close the files that are held."""
         while self._held:
             os.close(self._held.popitem()[1])
+
+    def sha256_now(self, name: str) -> str:
+        """Hash a held file again, where its change time does not tell that nobody has written to it."""
+        changed = self._times[name]
+        if changed is not None and publish.is_as_at(self._held[name], changed):
+            return self.inputs[name]
+        return publish.sha256(self.path(name))
 
     def has(self, name: str) -> bool:
         """Tell whether an optional input is there."""
@@ -69,9 +79,13 @@ class Reader:
             return pl.read_parquet(file, columns=list(columns) if columns is not None else None)
 
     def columns(self, name: str, column: str, rows: int = 2**20) -> "Iterator[np.ndarray]":
-        """Read one column a batch of rows at a time."""
-        for part in self.parts(name, [column], rows):
-            yield part[column].to_numpy()
+        """Read one column a batch of rows at a time, the next one while the last is worked on."""
+        parts = self.parts(name, [column], rows)
+        with ThreadPoolExecutor(1) as thread:
+            upcoming = thread.submit(next, parts, None)
+            while (part := upcoming.result()) is not None:
+                upcoming = thread.submit(next, parts, None)
+                yield part[column].to_numpy()
 
     def parts(self, name: str, columns: Sequence[str], rows: int) -> "Iterator[pl.DataFrame]":
         """Read columns of a table at most `rows` rows at a time."""

@@ -663,7 +663,7 @@ def test_the_task_comes_every_so_many_steps_and_counts_as_often() -> None:
     model, objective = model_of(), replace(WITH_SSL, ssl=replace(SSL, every=3))
     planner = steps.Planner(data_of(), objective, model, 0)
     for number in range(7):
-        planned = planner.step(torch.tensor([0, 1]), 0, number)
+        planned = planner.step(torch.tensor([0, 1]), number // 2, number % 2)  # 8 interactions are two steps of four
         main, ssl, total = training.step_losses(model, planned, objective)
         assert (ssl.item() > 0) == (number % 3 == 0) == (planned.same is not None)
         assert total.item() == pytest.approx(main.item() + 3 * 0.3 * ssl.item(), rel=1e-6)

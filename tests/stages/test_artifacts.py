@@ -58,6 +58,22 @@ def run(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize(("settled", "hashed"), [(10**18, 2), (-(10**18), 1)])
+def test_an_input_is_hashed_again_only_where_its_change_time_tells_nothing(
+    tmp_path: Path, settled: int, hashed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Job(tmp_path, "prepare", {}, writes=("train.parquet",)) as job, job.open("train.parquet") as file:
+        file.write(b"a log")
+    monkeypatch.setattr(publish, "SETTLED", settled)
+    plain, seen = publish.sha256, []
+    monkeypatch.setattr(publish, "sha256", lambda path: (seen.append(path), plain(path))[1])
+    with Job(tmp_path, "compute-popularity", {}, reads=("train.parquet",), writes=("popularity.parquet",)) as job:
+        with job.open("popularity.parquet") as file:
+            file.write(b"counts")
+        log = job.path("train.parquet")
+    assert seen.count(log) == hashed
+
+
 def test_a_stage_publishes_its_file_and_names_what_it_came_from(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

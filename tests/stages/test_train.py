@@ -26,6 +26,7 @@ SMALL = {
     "epochs": 2,
     "batch_size": 64,
     "ssl_batch_size": 32,
+    "ssl_every": 1,
     "ssl_warmup_steps": 3,
     "further_negatives": 16,
     "embedding_width": 8,

@@ -134,14 +134,17 @@ def test_no_two_steps_share_a_draw(run: Path, monkeypatch: pytest.MonkeyPatch) -
         return plain(*key)
 
     monkeypatch.setattr(batches, "generator", watched)
-    small = SMALL | {"epochs": 2, "patience": 2, "batch_size": 16}
+    small = SMALL | {"epochs": 2, "patience": 2, "batch_size": 16, "ssl_every": 3}
     train(run, **small | {"feature_dropout": 0.2, "ssl_warmup_steps": 5})
     assert len(keys) == len(set(keys))
     steps_of = {epoch: {key[2] for key in keys if len(key) == 4 and key[1] == epoch} for epoch in (0, 1)}
     assert len(steps_of[0]) == len(steps_of[1]) > 1
-    main = {batches.ID_DROPOUT, batches.SSL, batches.NEGATIVES, batches.FEATURE_DROPOUT}
+    main = {batches.ID_DROPOUT, batches.NEGATIVES, batches.FEATURE_DROPOUT}
     drawn = {(1, epoch, step, stream) for epoch, own in steps_of.items() for step in own for stream in main}
-    warm_up = {(1, batches.WARM_UP, step, stream) for step in range(5) for stream in main - {batches.NEGATIVES}}
+    number = {(epoch, step): epoch * len(own) + step for epoch, own in steps_of.items() for step in own}
+    drawn |= {(1, *place, batches.SSL) for place, at in number.items() if at % 3 == 0}
+    alone = (main | {batches.SSL}) - {batches.NEGATIVES}
+    warm_up = {(1, batches.WARM_UP, step, stream) for step in range(5) for stream in alone}
     assert {key for key in keys if len(key) == 4} == drawn | warm_up
 
 
