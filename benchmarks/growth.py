@@ -8,7 +8,6 @@ import argparse
 import itertools
 import json
 import multiprocessing
-import os
 import resource
 import time
 from pathlib import Path
@@ -61,9 +60,9 @@ def write_log(path: Path, items: int, interactions: int, *, spread: bool = False
 class AsItIs(reader.Reader):
     """Opens the files of a folder that no stage wrote, and checks none of them."""
 
-    def descriptor(self, name: str) -> int:
-        """Open a file."""
-        return os.open(self.run / name, os.O_RDONLY)
+    def path(self, name: str) -> Path:
+        """Give a file's path."""
+        return self.run / name
 
 
 def step_ms(items: int, interactions: int, threads: int) -> dict[str, float]:
@@ -91,7 +90,7 @@ def step_ms(items: int, interactions: int, threads: int) -> dict[str, float]:
     data = steps.TrainingData(catalogue, queries, log, log_q, pool, None)
     average = optimisers.RunningAverage(training.dense_weights(model), 0.99)
     planner = steps.Planner(data, objective, model, 1)
-    epoch = training.train_epoch(model, training.optimisers(model, 0.001, 0.1, 1e-7), planner, 0, average)
+    epoch = training.train_epoch(model, training.optimisers(model, 0.001, 0.1, 1e-5), planner, 0, average)
     times = []
     for number in range(110):
         start = time.perf_counter()

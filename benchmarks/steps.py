@@ -5,6 +5,7 @@ python benchmarks/steps.py --run runs/debian --batch-size 8192 --device cuda  # 
 """
 
 import argparse
+import inspect
 import itertools
 import json
 import resource
@@ -16,8 +17,8 @@ import torch
 
 from ssl_recall import optimisers, steps, training
 from stages import models, processor, reader
-from stages.fitting import VIEWS, SeedPer, SelectOn, load, objective_of
-from stages.train import READS
+from stages.fitting import VIEWS, load, objective_of
+from stages.train import READS, train
 
 
 def main() -> None:
@@ -41,26 +42,14 @@ def main() -> None:
     parser.add_argument("--precision", type=processor.Precision, default=processor.Precision.AUTO)
     options = parser.parse_args()
     processor.use(options.threads, torch.device(options.device))
-    settings = {
+    defaults = {name: parameter.default for name, parameter in inspect.signature(train).parameters.items()}
+    settings = defaults | {
         "ssl": options.ssl,
-        "ssl_weight": 0.1,
         "ssl_batch_size": options.batch_size,
-        "ssl_temperature": 0.1,
-        "ssl_seed_per": SeedPer.BATCH,
-        "ssl_warmup_steps": 0,
         "ssl_every": options.ssl_every,
         "ssl_neighbour_weight": 1.0 if options.neighbours else 0.0,
-        "temperature": 0.05,
-        "logq": True,
         "batch_size": options.batch_size,
         "further_negatives": options.further_negatives,
-        "cold_negative_rate": 0.002,
-        "validation_queries": 100,
-        "select_on": SelectOn.ALL,
-        "id_dropout": 0.1,
-        "feature_dropout": 0.0,
-        "history": 0,
-        "seed": 1,
         "embedding_width": options.embedding_width,
         "hidden": options.hidden,
         "width": options.width,
@@ -84,17 +73,16 @@ def main() -> None:
     )
     every = itertools.chain.from_iterable(epochs)
     times = []
-    with processor.rounded(bf16=settings["bf16"]):
-        for number in range(options.steps + options.warm_up):
-            start = time.perf_counter()
-            next(every)
-            if options.device != "cpu":
-                torch.cuda.synchronize()
-            if number >= options.warm_up:
-                times.append(time.perf_counter() - start)
-    # a step with self-supervision costs more than one without: the median of whole rounds of them
+    for number in range(options.steps + options.warm_up):
+        start = time.perf_counter()
+        next(every)
+        if options.device != "cpu":
+            torch.cuda.synchronize()
+        if number >= options.warm_up:
+            times.append(time.perf_counter() - start)
+    # a step with self-supervision costs more than one without: the mean over the medians of each place in a round
     rounds = np.array(times[: len(times) // options.ssl_every * options.ssl_every]).reshape(-1, options.ssl_every)
-    median = float(np.median(rounds.mean(1)))
+    median = float(np.median(rounds, axis=0).mean())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     if options.device != "cpu":
         peak = torch.cuda.max_memory_allocated() / 2**30
@@ -128,14 +116,14 @@ def products_of(model, options, item_features: int, query_features: int) -> floa
     """Count the operations of a step's matrix products, as if all candidates were distinct: forward and twice back."""
     rows = options.batch_size
     items = rows + options.further_negatives
-    views = 2 * rows if options.ssl else 0
+    views = 2 * rows / options.ssl_every if options.ssl else 0
     sizes = [options.embedding_width, *options.hidden, options.width]
     total = 0.0
     for tower, many, features in ((model.query, rows, query_features), (model.item, items + views, item_features)):
         widths = [features * sizes[0], *sizes[1:]]
         layers = sum(a * b for a, b in itertools.pairwise(widths))
         total += 6 * many * (layers + (widths[0] * widths[-1] if tower.skip is not None else 0))
-    return total + 6 * options.width * rows * (items + (rows if options.ssl else 0))
+    return total + 6 * options.width * rows * (items + views / 2)
 
 
 def without_straight_path(tower):

@@ -5,29 +5,36 @@ gradients and is forgotten: memory is one block, whatever the batch. A candidate
 one column that counts as often.
 """
 
+import contextlib
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-BLOCK = 2**21  # logits at a time: 8 MiB, so that a block's passes stay near the cache
-TILE = 64  # rows
+from .pairs import Pairs
+
+BLOCK = (
+    2**21
+)  # logits at a time: 8 MiB, the fastest of 1 to 64 where tried; more leaves the caches, less repeats set-ups
+TILE = 64  # rows or columns that kernels of matrix products take as a whole, twice the largest tile there is
 
 
-@dataclass(frozen=True)
-class Pairs:
-    """Cells of a B x C matrix, ascending by row; those of the rows a .. b - 1 are `[bounds[a], bounds[b])`."""
+@contextlib.contextmanager
+def rounded(*, bf16: bool) -> Iterator[None]:
+    """Round the inputs of float32 products to bf16, sums and results staying float32, until the block ends.
 
-    rows: Tensor  # (H,) int64
-    columns: Tensor  # (H,) int64
-    bounds: list[int]  # (B + 1,), on the host, so that a block is cut without asking the device
-
-    def to(self, device: torch.device) -> "Pairs":
-        """Move both tensors to a device."""
-        rows, columns = (tensor.to(device, non_blocking=True) for tensor in (self.rows, self.columns))
-        return Pairs(rows, columns, self.bounds)
+    What autocast does for the towers this does for the softmax, whose logits are to be float32. Only processors with
+    AMX, and GPUs (to TF32), round; others go on as before. With False nothing changes.
+    """
+    was = torch.get_float32_matmul_precision()
+    if bf16:
+        torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(was)
 
 
 def softmax_loss(

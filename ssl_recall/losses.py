@@ -6,7 +6,8 @@ Both raise ValueError for a temperature that is not a positive number.
 import torch
 from torch import Tensor
 
-from .blockwise import Pairs, softmax_loss
+from .blockwise import softmax_loss
+from .pairs import Pairs
 
 
 class NonFiniteError(ArithmeticError):
@@ -15,10 +16,10 @@ class NonFiniteError(ArithmeticError):
 
 def in_batch_softmax(
     queries: Tensor,  # (B, D) unit rows
-    items: Tensor,  # (C, D) unit rows, the distinct items of the step: the batch's own and further negatives
+    items: Tensor,  # (C, D) unit rows, the step's candidates: the batch's own items and further negatives
     own: Tensor,  # (B,) int64, the row of `items` that is query b's positive
     log_p: Tensor,  # (C,) float32, log of the probability that a candidate is this item, zeros for no correction
-    times: Tensor,  # (C,) float32, how many of the step's candidates are this item, at least 1
+    times: Tensor,  # (C,) float32, how many of the step's draws are this item; 0 for a row that fills up
     known: Pairs,  # (query, item) that are no negatives: the query took the item; its positive may be among them
     temperature: float,
 ) -> Tensor:  # () mean over the batch, nats

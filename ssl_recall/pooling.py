@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-BITS = 31  # of the number of a bag, in a word that begins with the row
+BITS = 31  # of the number of a bag, in a word of 63 that begins with the row: 2^31 bags a step, a table of 2^32 rows
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,13 @@ class Pooling:
         return Pooling(*(tensor.to(device, non_blocking=True) for tensor in vars(self).values()))
 
 
-def pooling(codes: Tensor, lengths: Tensor, starts: Tensor) -> Pooling:
+def pooling(codes: Tensor, lengths: Tensor, first_rows: Tensor) -> Pooling:
     """Order the values of G bags by their row of the table, too; in main memory.
 
-    A bag holds `lengths` (G,) of the codes (R,), which count from the row `starts` (G,).
+    A bag holds `lengths` (G,) of the codes (R,), which count from its vocabulary's first row of the table (G,).
     """
     bag = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
-    rows = codes + starts.index_select(0, bag)
+    rows = codes + first_rows.index_select(0, bag)
     # one sort of both numbers in one; torch's, which gives the order as well, takes four times as long
     both = torch.from_numpy(np.sort((rows << BITS | bag).numpy()))
     touched, counts = torch.unique_consecutive(both >> BITS, return_counts=True)

@@ -12,13 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import batches
-from .blockwise import Pairs
-from .features import DEFAULT, Bags, EncodedTable, Kind, bags_of, hide, join, ranges, select
+from .blockwise import TILE
+from .features import DEFAULT, Bags, EncodedTable, Kind, bags_of, hide, join, select
+from .pairs import Pairs, known_pairs, not_negatives, pairs_of_equal
 from .pooling import Pooling, pooling
 from .towers import TwoTower
 from .views import Packed
-
-GRAIN = 64  # rows
 
 
 @dataclass(frozen=True)
@@ -57,15 +56,15 @@ class Objective:
     history: int  # items, 0 for none
     ssl: SelfSupervision | None
     feature_dropout: float = 0.0  # share of the candidates' features hidden, ids aside
-    bf16: bool = False  # the towers' matrix products
+    bf16: bool = False  # the matrix products of towers and softmax
 
 
 @dataclass(frozen=True)
 class Step:
-    """B queries, the C distinct items among the B + U candidates, two views each of M items, H items with a neighbour.
+    """B queries, C candidates, two views each of M items, H items with a neighbour.
 
-    C is filled up with items of which nothing is known and that count 0 times, and H is cut, to a multiple of their
-    `grain`. B and C are 0 in a step of the self-supervised task alone.
+    The candidates are the distinct items among B + U, filled up to a multiple of their `grain` with rows of which
+    nothing is known and that count 0 times; H is cut to one. B and C are 0 in a step of the self-supervised task alone.
     """
 
     queries: Bags  # B rows; then the H items, where the query tower takes them: their features, or that they were taken
@@ -95,17 +94,21 @@ class Planner:
         self.as_query = _as_query(data.items, data.queries) if objective.history == 0 else None
         self._column_of = torch.full((2 * data.items.rows,), -1, dtype=torch.int64)
 
-    def _is_turn(self, epoch: int, step: int, every: int) -> bool:
-        """Tell whether a step has the self-supervised task: each `every`th, counted on from one pass to the next."""
-        size = max(min(self.objective.batch_size, len(self.data.log.items)), 1)
-        return epoch == batches.WARM_UP or (epoch * (len(self.data.log.items) // size) + step) % every == 0
+    @property
+    def batch(self) -> int:
+        """B of every step of an epoch."""
+        return min(self.objective.batch_size, len(self.data.log.items))
+
+    def _has_ssl(self, settings: SelfSupervision, epoch: int, step: int) -> bool:
+        """Tell whether it is a step's turn, counted on from one pass to the next."""
+        so_far = epoch * (len(self.data.log.items) // max(self.batch, 1)) + step
+        return epoch == batches.WARM_UP or so_far % settings.every == 0
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Step]:
         """Plan one pass over the log in batches of one size, from a step on; what fills no batch is left out."""
         order = batches.epoch_order(len(self.data.log.items), self.seed, epoch)
-        size = min(self.objective.batch_size, len(order))
-        for step in range(first, len(order) // size):
-            yield self.step(order[step * size : (step + 1) * size], epoch, step)
+        for step in range(first, len(order) // self.batch):
+            yield self.step(order[step * self.batch : (step + 1) * self.batch], epoch, step)
 
     def warm_up(self, first: int = 0) -> Iterator[Step]:
         """Plan the steps of the self-supervised task alone that come before the first epoch, from a step on."""
@@ -137,18 +140,18 @@ class Planner:
         if objective.history:
             past = batches.history_bags(log.items, *log.past(rows), objective.history, data.items)
         same = alike = None
-        if objective.ssl is not None and data.views is not None and self._is_turn(epoch, step, objective.ssl.every):
-            settings, views = objective.ssl, data.views
+        if objective.ssl is not None and data.views is not None and self._has_ssl(objective.ssl, epoch, step):
             ids, variant = batches.ssl_draw(
-                data.items.rows, settings.batch_size, views.variants, key, shared_seed=settings.shared_seed
+                data.items.rows,
+                objective.ssl.batch_size,
+                data.views.variants,
+                key,
+                shared_seed=objective.ssl.shared_seed,
             )
-            items += view_pair(data.items, views, ids, variant)
+            items += view_pair(data.items, data.views, ids, variant)
             same = pairs_of_equal(ids, ids)
-            if settings.neighbour_weight:
-                beside = views.neighbour(ids, variant)
-                paired = (beside >= 0).nonzero()[:, 0]
-                paired = paired[: len(paired) // grain(len(paired)) * grain(len(paired))]
-                ids, beside = ids[paired], beside[paired]
+            if objective.ssl.neighbour_weight:
+                ids, beside = with_neighbour(data.views, ids, variant)
                 whole = bags_of(data.items, ids)
                 if past is not None:
                     queries.append(nothing_known(data.queries, len(ids)))
@@ -180,11 +183,11 @@ class Planner:
 
 
 def grain(size: int) -> int:
-    """Give what a number of rows is rounded to, a power of two: at most an eighth of it, at most 64.
+    """Give what a number of rows is rounded to, a power of two: at most an eighth of it, at most TILE.
 
     A processor's library of products makes a kernel for each new shape, which costs ten times the product itself.
     """
-    return min(1 << max(size // 8, 1).bit_length() - 1, GRAIN)
+    return min(1 << max(size // 8, 1).bit_length() - 1, TILE)
 
 
 def hide_ids(bags: Bags, table: EncodedTable, rows: Tensor) -> Bags:
@@ -196,7 +199,7 @@ def hide_ids(bags: Bags, table: EncodedTable, rows: Tensor) -> Bags:
 
 
 def nothing_known(table: EncodedTable, rows: int) -> Bags:
-    """Give queries of which every feature is missing."""
+    """Give rows of a table of which every feature is missing."""
     codes = torch.full((rows * len(table.names),), DEFAULT, dtype=torch.int64)
     dense = {name: vectors.new_zeros(rows, vectors.shape[1]) for name, vectors in table.dense.items()}
     return Bags(codes, torch.ones_like(codes), dense)
@@ -209,6 +212,14 @@ def drop_features(bags: Bags, table: EncodedTable, rate: float, source: torch.Ge
     return hide(bags, torch.repeat_interleave(keep.view(-1), bags.lengths))
 
 
+def with_neighbour(views: Packed, rows: Tensor, variants: Tensor) -> tuple[Tensor, Tensor]:
+    """Keep the items (M,) that have a neighbour in their variant (M,), a multiple of their grain: (H,), (H,) int64."""
+    beside = views.neighbour(rows, variants)
+    paired = (beside >= 0).nonzero()[:, 0]
+    paired = paired[: len(paired) // grain(len(paired)) * grain(len(paired))]
+    return rows.index_select(0, paired), beside.index_select(0, paired)
+
+
 def view_pair(
     items: EncodedTable,
     views: Packed,
@@ -218,46 +229,6 @@ def view_pair(
     """Give the bags of view a and of view b."""
     bags = bags_of(items, rows)
     return [hide(bags, keep) for keep in views.kept(rows, variants, bags.lengths.view(len(rows), -1).sum(1))]
-
-
-def known_pairs(
-    query_ids: Tensor,  # (B,) int64
-    candidates: Tensor,  # (C,) int64, distinct: twice the item's row, plus 1 where its id is hidden
-    log: batches.Interactions,
-    column_of: Tensor,  # (2 N,) int64 scratch, -1 everywhere; left as it was found
-) -> Pairs:
-    """Pair each query with the candidates that it is known to have taken; costs what the queries took, no matrix."""
-    column_of[candidates] = torch.arange(len(candidates))
-    starts = log.offsets.index_select(0, query_ids)
-    lengths = log.offsets.index_select(0, query_ids + 1) - starts
-    taken = log.items.index_select(0, ranges(starts, lengths))
-    columns = column_of.view(-1, 2).index_select(0, taken).view(-1)
-    column_of[candidates] = -1
-    rows = torch.repeat_interleave(torch.arange(len(query_ids)), 2 * lengths)
-    found = (columns >= 0).nonzero()[:, 0]  # twice as fast as a mask, which is looked through for each of the two
-    return _pairs(rows.index_select(0, found), columns.index_select(0, found), len(query_ids))
-
-
-def pairs_of_equal(rows: Tensor, columns: Tensor) -> Pairs:
-    """Pair each row with the columns that hold the same id: (B,), (C,)."""
-    ordered, order = torch.sort(columns, stable=True)
-    first = torch.searchsorted(ordered, rows)
-    lengths = torch.searchsorted(ordered, rows, right=True) - first
-    row = torch.repeat_interleave(torch.arange(len(rows)), lengths)
-    return _pairs(row, order[ranges(first, lengths)], len(rows))
-
-
-def not_negatives(items: Tensor, neighbours: Tensor) -> Pairs:
-    """Pair each item (H,) with the neighbours (H,) that are no negatives of it: its own, and itself."""
-    own, itself = pairs_of_equal(neighbours, neighbours), pairs_of_equal(items, neighbours)
-    rows, columns = torch.cat([own.rows, itself.rows]), torch.cat([own.columns, itself.columns])
-    order = torch.argsort(rows, stable=True)
-    return _pairs(rows[order], columns[order], len(items))
-
-
-def _pairs(rows: Tensor, columns: Tensor, size: int) -> Pairs:
-    bounds = torch.cumsum(torch.bincount(rows, minlength=size), 0)
-    return Pairs(rows, columns, [0, *bounds.tolist()])
 
 
 def _as_query(items: EncodedTable, queries: EncodedTable) -> list[int | None] | None:

@@ -1,29 +1,27 @@
 """The training step and the epoch: tensors on one device in, losses out; the caller keeps the clock and the files."""
 
 import math
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from . import batches, losses
+from .ahead import ahead
+from .blockwise import rounded
 from .features import EncodedTable, Kind, bags_of
 from .optimisers import RowwiseAdagrad, RunningAverage
 from .pooling import pool
 from .steps import Objective, Planner, Step
 from .towers import FeatureEmbeddings, Tower, TwoTower
 
-_T = TypeVar("_T")
 CHECK = 16  # steps between two looks at the losses
 
 
 @dataclass(frozen=True)
 class StepLosses:
-    """The losses of one step, () nats on the device; `ssl` is 0 in a step without self-supervision."""
+    """The losses of one step, () nats on the device; `ssl` is NaN where it is not its turn, 0 without the task."""
 
     main: Tensor
     ssl: Tensor
@@ -127,15 +125,6 @@ def _steps(
     _check(unseen, title, number)
 
 
-def ahead(items: Iterator[_T], depth: int = 2) -> Iterator[_T]:
-    """Give what an iterator gives, nothing of it None, made in its own thread up to `depth` before it is asked for."""
-    with ThreadPoolExecutor(1) as thread:
-        upcoming = deque(thread.submit(next, items, None) for _ in range(depth))
-        while (item := upcoming.popleft().result()) is not None:
-            upcoming.append(thread.submit(next, items, None))
-            yield item
-
-
 def take_step(
     model: TwoTower,
     steppers: Sequence[torch.optim.Optimizer],
@@ -164,14 +153,13 @@ def _check(steps: list[StepLosses], title: str, until: int) -> None:
 
 
 def mean_losses(steps: Sequence[StepLosses]) -> dict[str, float]:
-    """Average the losses of an epoch's steps, by their names; `ssl` over the steps that have it."""
+    """Average the losses of an epoch's steps, by their names; `ssl` over the steps that have it, NaN where none has."""
     found = {name: torch.stack([getattr(step, name) for step in steps]).double() for name in ("main", "ssl", "total")}
-    found["ssl"] = found["ssl"][found["ssl"] != 0]
-    return {name: values.sum().item() / max(len(values), 1) for name, values in found.items()}
+    return {name: (values.nanmean() if name == "ssl" else values.mean()).item() for name, values in found.items()}
 
 
 def step_losses(model: TwoTower, step: Step, objective: Objective) -> tuple[Tensor, Tensor, Tensor]:
-    """Give the main, the self-supervised (0 without) and the joint loss of a step: () nats each.
+    """Give the main, the self-supervised and the joint loss of a step, as StepLosses has them: () nats each.
 
     Without the main task the joint loss is the self-supervised one.
     """
@@ -185,21 +173,24 @@ def step_losses(model: TwoTower, step: Step, objective: Objective) -> tuple[Tens
         found = model.item.vectors(of_items.view(-1, len(model.item.starts), width), step.items)
     queries, asking = asked.split([batch, len(asked) - batch])
     candidates, rest = found.split([len(step.times), len(found) - len(step.times)])
-    main = found.new_zeros(())
-    if batch:
-        main = losses.in_batch_softmax(
-            queries, candidates, step.own, step.log_q, step.times, step.known, objective.temperature
-        )
-    if objective.ssl is None or step.same is None:
-        return main, torch.zeros_like(main), main
-    views = len(step.same.bounds) - 1
-    view_a, view_b, others = rest.split([views, views, len(rest) - 2 * views])
-    ssl = losses.self_supervised(view_a, view_b, step.same, objective.ssl.temperature)
-    if step.alike is not None and len(step.alike.rows):
-        pairs = len(step.alike.bounds) - 1
-        whole, neighbours = torch.cat([asking, others]).split(pairs)
-        beside = losses.self_supervised(whole, neighbours, step.alike, objective.ssl.temperature)
-        ssl = ssl + objective.ssl.neighbour_weight * beside
+    with rounded(bf16=objective.bf16):  # the losses take their gradients on the way
+        main = found.new_zeros(())
+        if batch:
+            main = losses.in_batch_softmax(
+                queries, candidates, step.own, step.log_q, step.times, step.known, objective.temperature
+            )
+        if objective.ssl is None:
+            return main, torch.zeros_like(main), main
+        if step.same is None:
+            return main, torch.full_like(main, math.nan), main
+        views = len(step.same.bounds) - 1
+        view_a, view_b, others = rest.split([views, views, len(rest) - 2 * views])
+        ssl = losses.self_supervised(view_a, view_b, step.same, objective.ssl.temperature)
+        if step.alike is not None and len(step.alike.rows):
+            pairs = len(step.alike.bounds) - 1
+            whole, neighbours = torch.cat([asking, others]).split(pairs)
+            beside = losses.self_supervised(whole, neighbours, step.alike, objective.ssl.temperature)
+            ssl = ssl + objective.ssl.neighbour_weight * beside
     return main, ssl, losses.joint(main, ssl, objective.ssl.weight * objective.ssl.every) if batch else ssl
 
 

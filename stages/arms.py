@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 BASE = "no-ssl"  # what every arm is compared with
 OWN = "ssl"  # the settings as they are
-VIEWS_ALONE = {"ssl": True, "ssl_warmup_steps": 0, "ssl_neighbour_weight": 0.0}  # as in the paper
+VIEWS_ALONE = {"ssl": True, "ssl_warmup_steps": 0, "ssl_neighbour_weight": 0.0, "ssl_every": 1}  # as in the paper
 ARMS: dict[
     str, dict[str, Any]
 ] = {  # changes to the settings of build-views and train: the rows of Yao et al., and ours

@@ -45,7 +45,7 @@ class Checkpoint:
 
     @property
     def bf16(self) -> bool:
-        """Tell whether the towers' products were taken in bfloat16."""
+        """Tell whether matrix products were taken in bfloat16."""
         return bool(self.place.get("bf16"))
 
     def tensors(self) -> "dict[str, torch.Tensor]":

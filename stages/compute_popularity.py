@@ -1,5 +1,6 @@
 """Count how often each item stands in the training interactions."""
 
+import contextlib
 from typing import Annotated
 
 import typer
@@ -33,7 +34,8 @@ def compute_popularity(
         from ssl_recall import popularity
 
         items = job.read("items.parquet", ["item_id"])
-        counts = popularity.count_items(job.columns("train.parquet", "item_index", ROWS), items.height)
+        with contextlib.closing(job.columns("train.parquet", "item_index", ROWS)) as parts:
+            counts = popularity.count_items(parts, items.height)
         p, log_p = popularity.log_popularity(counts, unseen_count)
         job.write(
             "popularity.parquet", items.with_columns(count=pl.Series(counts), p=pl.Series(p), log_p=pl.Series(log_p))

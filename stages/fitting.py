@@ -158,12 +158,11 @@ class Fit:
         """Take what is left of the pass, and look at what it brought. Raises NonFiniteError."""
         from ssl_recall.losses import NonFiniteError
 
-        with processor.rounded(bf16=self.settings["bf16"]):
-            for step in self._steps():
-                self.losses.append(step)
-                advance(self.settings["batch_size"] if self.epoch != WARM_UP else 0)
-                if keeper is not None:
-                    keeper.after_step(self)
+        for step in self._steps():
+            self.losses.append(step)
+            advance(self.settings["batch_size"] if self.epoch != WARM_UP else 0)
+            if keeper is not None:
+                keeper.after_step(self)
         if not all(bool(weight.isfinite().all()) for weight in self.model.parameters()):
             raise NonFiniteError(f"epoch {self.epoch}, step {len(self.losses) - 1}: a weight is not finite after it")
         if self.epoch != WARM_UP:

@@ -26,6 +26,7 @@ MANY = 100  # distinct whole numbers from which they are taken for amounts and n
 NEAR_UNIQUE = 0.8
 NEARLY = 0.9  # of the rows that ids have values of their own for, at the least
 BATCH = 1024  # the default of train
+SSL_BATCH = 1024  # the default of train, too
 STEPS = 80  # of a pass over the log that are enough
 SEPARATORS = ("|", ";", ",")
 
@@ -173,6 +174,8 @@ def for_a_short_log(interactions: int, items: int) -> dict[str, tuple[float, str
     found: dict[str, tuple[float, str]] = {}
     if (size := batch_size(interactions)) < BATCH:
         found["batch_size"] = size, f"{interactions:,} interactions are few for {BATCH}."
+    if items < SSL_BATCH:
+        found["ssl_batch_size"] = max(items, 2), f"There are {items:,} items."
     if interactions < items:  # most items are in no interaction: the head is soon learned by heart, and easily lost
         why = f"{interactions:,} interactions are few for {items:,} items."
         found |= {"temperature": (0.1, why), "ssl_weight": (0.03, why)}

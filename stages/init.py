@@ -24,6 +24,7 @@ SHOWN = {  # the settings of the other stages that a first-time user may want to
     "train": (
         "ssl_weight",
         "ssl_batch_size",
+        "ssl_every",
         "ssl_temperature",
         "ssl_warmup_steps",
         "ssl_neighbour_weight",

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import contract, publish
 from .errors import ArtifactError
@@ -133,10 +133,17 @@ def is_whole(run: Path, entry: Mapping[str, Any]) -> bool:
     )
 
 
-def verified(run: Path, manifest: Manifest, name: str, flags: str) -> tuple[str, int, int | None]:
-    """Open a file that is its stage's and of today's inputs: its sha256, a descriptor, which stays that file, its time.
+class Held(NamedTuple):
+    """An open file as it was verified."""
 
-    The time is that of publish.sha256_and_time.
+    sha256: str
+    descriptor: int  # which stays that file, whatever is put in its place
+    changed: int | None  # its change time, of publish.sha256_and_change_time
+
+
+def verified(run: Path, manifest: Manifest, name: str, flags: str) -> Held:
+    """Open a file that is its stage's and of today's inputs.
+
 
     Where a publication has not come to its end, that is the file which it was about to replace. Raises ArtifactError.
     """
@@ -158,7 +165,7 @@ def verified(run: Path, manifest: Manifest, name: str, flags: str) -> tuple[str,
                 raise
             problem, rule = f"is no regular file; run: {command}", "CORRUPT"
             continue
-        found, changed = publish.sha256_and_time(descriptor)
+        found, changed = publish.sha256_and_change_time(descriptor)
         if found == expected:
             break
         os.close(descriptor)
@@ -171,7 +178,7 @@ def verified(run: Path, manifest: Manifest, name: str, flags: str) -> tuple[str,
     if other is not None:
         os.close(descriptor)
         raise ArtifactError(f"{path}: written from another {other} than today's; run: {command}", "STALE")
-    return expected, descriptor, changed
+    return Held(expected, descriptor, changed)
 
 
 def _outdated(manifest: Manifest, name: str, seen: set[str]) -> str | None:
@@ -190,6 +197,14 @@ def _outdated(manifest: Manifest, name: str, seen: set[str]) -> str | None:
                 if (further := _outdated(manifest, source, seen)) is not None:
                     return further
     return None
+
+
+def _differing(was: object, now: object) -> tuple[object, object]:
+    """Of two lists keep what is not in both, where that tells them apart."""
+    if not (isinstance(was, list) and isinstance(now, list)):
+        return was, now
+    apart = [part for part in was if part not in now], [part for part in now if part not in was]
+    return apart if any(apart) else (was, now)
 
 
 def _short(value: object) -> str:
@@ -222,7 +237,8 @@ def stale_reason(
     if changed:
         first, *others = changed
         more = f" ({', '.join(others[:NAMED])}{', ..' if others[NAMED:] else ''} changed, too)" if others else ""
-        return f"{first} was {_short(then.get(first))}, now {_short(now.get(first))}{more}"
+        was, is_now = _differing(then.get(first), now.get(first))
+        return f"{first} was {_short(was)}, now {_short(is_now)}{more}"
     for name in sorted(inputs.keys() | entry["inputs"].keys()):
         if inputs.get(name) != entry["inputs"].get(name):
             return f"{titles.get(name, name)} changed"

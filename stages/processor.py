@@ -5,7 +5,6 @@ import ctypes
 import math
 import os
 import time
-from collections.abc import Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,7 @@ TRIED = 512  # rows and columns of the product that tells
 
 
 class Precision(StrEnum):
-    """Of the towers' matrix products in training; everything else is float32."""
+    """Of the matrix products in training, of towers and softmax; everything else is float32."""
 
     AUTO = "auto"
     FLOAT32 = "float32"
@@ -27,10 +26,10 @@ class Precision(StrEnum):
 
 
 def use(threads: int, device: "torch.device") -> None:
-    """Set the threads and take oneDNN's matrix products, which on an AMD processor are twice as fast as MKL's.
+    """Set the threads, keep freed memory, and take oneDNN's matrix products, on AMD processors twice as fast as MKL's.
 
     Where this would round float32 products on the way (a processor with AMX, a GPU) they stay as they were: tried, not
-    assumed. What may be rounded says so itself: the towers' products in training, by `takes_bf16`.
+    assumed. What may be rounded says so itself: the products of a training step, by `takes_bf16`.
     """
     import torch
 
@@ -39,24 +38,6 @@ def use(threads: int, device: "torch.device") -> None:
     torch.set_float32_matmul_precision("medium")
     if _error(device) > EXACT:
         torch.set_float32_matmul_precision("highest")
-
-
-@contextlib.contextmanager
-def rounded(*, bf16: bool) -> Iterator[None]:
-    """Round what is multiplied to bf16, sums and results staying float32, until the block ends; with False do nothing.
-
-    The towers' products, which autocast rounds, are not all of a step: those of the softmax take this. Only a processor
-    with AMX and a GPU (to TF32) have it; elsewhere the products stay as they are.
-    """
-    import torch
-
-    was = torch.get_float32_matmul_precision()
-    if bf16:
-        torch.set_float32_matmul_precision("medium")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(was)
 
 
 def _keep_memory() -> None:

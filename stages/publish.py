@@ -17,7 +17,9 @@ from .errors import LockedError, SettingsError
 
 LOCK = ".lock"
 LOOKS = (0.001, 0.01, 0.05, 0.1)  # seconds between tries to take it
-SETTLED = 2_000_000_000  # nanoseconds: coarser than the clock of any file system
+SETTLED = (
+    2_000_000_000  # nanoseconds after which a file system's clock has surely moved on: FAT's, the coarsest, takes two
+)
 TEMPORARY = re.compile(r"^\..+\.\d+\.tmp$")
 FOLDERS = ("", "model", "checkpoints", "no-ssl", "no-ssl/model", "no-ssl/checkpoints", "ablation", "tuning")
 
@@ -28,20 +30,23 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sha256_and_time(descriptor: int) -> tuple[str, int | None]:
-    """Hash an open file; and give its change time, in nanoseconds, by which `is_as_at` tells that it is still the same.
+def sha256_and_change_time(descriptor: int) -> tuple[str, int | None]:
+    """Hash an open file, and give its change time in nanoseconds, by which `unchanged_since` tells that it is the same.
 
-    That is None where the file was written a moment ago or while it was hashed: the clock that stamps it may not have
-    moved on between two writes.
+    The time is None where the file was written a moment ago or while it was hashed: the clock that stamps it may not
+    have moved on between two writes. What a program has written through a mapping is brought to the disk first, since
+    only then its next write moves the time; a file system in memory (tmpfs) moves it for no such write.
     """
+    with contextlib.suppress(OSError):
+        os.fdatasync(descriptor)
     before = os.fstat(descriptor).st_ctime_ns
     settled = before < time.time_ns() - SETTLED
     digest = sha256(path_of(descriptor))
-    return digest, before if settled and is_as_at(descriptor, before) else None
+    return digest, before if settled and unchanged_since(descriptor, before) else None
 
 
-def is_as_at(descriptor: int, changed: int) -> bool:
-    """Tell whether an open file has not been written to since that change time, which no program can set."""
+def unchanged_since(descriptor: int, changed: int) -> bool:
+    """Tell whether an open file still has that change time (ctime), which writes move and no program can set."""
     return os.fstat(descriptor).st_ctime_ns == changed
 
 

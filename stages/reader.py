@@ -4,8 +4,7 @@ import contextlib
 import os
 import shlex
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,16 +31,15 @@ class Reader:
         self.run, self.flags = run, flags
         self.manifest: manifest.Manifest = {"schema": manifest.SCHEMA, "stages": {}}
         self.inputs: dict[str, str] = {}
-        self._held: dict[str, int] = {}  # descriptors, which stay what was verified
-        self._times: dict[str, int | None] = {}
+        self._held: dict[str, manifest.Held] = {}
 
     def hold(self, names: Sequence[str]) -> None:
         """Verify files and keep them open, all or none. Raises ArtifactError."""
         self.release()
         try:
             for name in names:
-                found = manifest.verified(self.run, self.manifest, name, self.flags)
-                self.inputs[name], self._held[name], self._times[name] = found
+                self._held[name] = manifest.verified(self.run, self.manifest, name, self.flags)
+                self.inputs[name] = self._held[name].sha256
         except BaseException:
             self.release()
             raise
@@ -49,13 +47,13 @@ class Reader:
     def release(self) -> None:
         """Close the files that are held."""
         while self._held:
-            os.close(self._held.popitem()[1])
+            os.close(self._held.popitem()[1].descriptor)
 
     def sha256_now(self, name: str) -> str:
         """Hash a held file again, where its change time does not tell that nobody has written to it."""
-        changed = self._times[name]
-        if changed is not None and publish.is_as_at(self._held[name], changed):
-            return self.inputs[name]
+        held = self._held[name]
+        if held.changed is not None and publish.unchanged_since(held.descriptor, held.changed):
+            return held.sha256
         return publish.sha256(self.path(name))
 
     def has(self, name: str) -> bool:
@@ -65,7 +63,7 @@ class Reader:
     def descriptor(self, name: str) -> int:
         """Give the open file of an input."""
         assert name in self._held, f"{name} is not among the files that were asked for"
-        return self._held[name]
+        return self._held[name].descriptor
 
     def path(self, name: str) -> Path:
         """Give a path of an input as it was verified, whatever stands in its place by now."""
@@ -78,14 +76,12 @@ class Reader:
         with self.path(name).open("rb") as file, self._readable(name):
             return pl.read_parquet(file, columns=list(columns) if columns is not None else None)
 
-    def columns(self, name: str, column: str, rows: int = 2**20) -> "Iterator[np.ndarray]":
+    def columns(self, name: str, column: str, rows: int = 2**20) -> "Generator[np.ndarray]":
         """Read one column a batch of rows at a time, the next one while the last is worked on."""
-        parts = self.parts(name, [column], rows)
-        with ThreadPoolExecutor(1) as thread:
-            upcoming = thread.submit(next, parts, None)
-            while (part := upcoming.result()) is not None:
-                upcoming = thread.submit(next, parts, None)
-                yield part[column].to_numpy()
+        from ssl_recall.ahead import ahead
+
+        for part in ahead(self.parts(name, [column], rows), 1):
+            yield part[column].to_numpy()
 
     def parts(self, name: str, columns: Sequence[str], rows: int) -> "Iterator[pl.DataFrame]":
         """Read columns of a table at most `rows` rows at a time."""

@@ -77,7 +77,7 @@ def _verify(run: Path, config: Path | None, *, as_json: bool) -> None:
 
 def _problem(run: Path, told: manifest.Manifest, name: str, flags: str) -> str | None:
     try:
-        os.close(manifest.verified(run, told, name, flags)[1])
+        os.close(manifest.verified(run, told, name, flags).descriptor)
     except ArtifactError as error:
         return None if error.rule == "STALE" else str(error)  # whole, though of other inputs than today's
     return None

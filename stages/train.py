@@ -28,8 +28,12 @@ def train(
     run: options.RunOption = options.DEFAULT_RUN,
     config: options.ConfigOption = None,
     ssl: Annotated[bool, typer.Option(help="Train the self-supervised task too; --no-ssl goes to RUN/no-ssl/.")] = True,
-    ssl_weight: Annotated[float, typer.Option(min=0.0, max=1000.0, help="alpha in L = L_main + alpha L_self.")] = 0.1,
-    ssl_batch_size: Annotated[int, typer.Option(min=2, help="Items drawn uniformly a step.")] = 1024,
+    ssl_weight: Annotated[
+        float, typer.Option(min=0.0, max=1000.0, help="alpha in L = L_main + alpha L_self, on average over the steps.")
+    ] = 0.1,
+    ssl_batch_size: Annotated[
+        int, typer.Option(min=2, help="Items drawn uniformly, in a step that has the task.")
+    ] = 1024,
     ssl_temperature: Annotated[
         float, typer.Option(min=0.001, max=100.0, help="Temperature of the self-supervised softmax.")
     ] = 0.1,
@@ -44,7 +48,7 @@ def train(
         typer.Option(
             min=1,
             max=1000,
-            help="Steps from one with the self-supervised task to the next; its weight counts as often.",
+            help="The self-supervised task comes in every so manieth step, there with so many times its weight.",
         ),
     ] = 4,
     ssl_neighbour_weight: Annotated[
@@ -97,7 +101,7 @@ def train(
     seed: Annotated[int, typer.Option(min=0, max=2**62, help="First weights and all draws.")] = 1,
     precision: Annotated[
         processor.Precision,
-        typer.Option(help="Of the towers' products; auto: bfloat16 where it is clearly faster here."),
+        typer.Option(help="Of the matrix products; auto: bfloat16 where it is clearly faster here."),
     ] = processor.Precision.AUTO,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     threads: Annotated[
@@ -163,6 +167,11 @@ def used(settings: dict[str, Any]) -> dict[str, Any]:
 def warn_of_few_steps(rows: int, settings: dict[str, Any]) -> None:
     """Say when a small log leaves so few steps that nothing can be learned, and what would leave more."""
     steps = max(rows // settings["batch_size"], 1)
+    if settings["ssl"] and settings["ssl_every"] > steps:
+        console.warn(
+            f"the self-supervised task comes in every {settings['ssl_every']} steps and an epoch has {steps}, "
+            f"so that some have none; try --ssl-every {steps}"
+        )
     if steps * settings["epochs"] >= FEW:
         return
     size = min(guesses.batch_size(rows), settings["batch_size"])
@@ -172,7 +181,8 @@ def warn_of_few_steps(rows: int, settings: dict[str, Any]) -> None:
     flags = [part for name, value in changed.items() for part in config_file.flags(name, value)]
     console.warn(
         f"{rows:,} interactions are {steps} step{'s' * (steps > 1)} an epoch at --batch-size {settings['batch_size']}, "
-        f"{steps * settings['epochs']} in all: too few to learn from; try {' '.join(flags)}"
+        f"{steps * settings['epochs']} in all: too few to learn from; "
+        f"try train {' '.join(flags)}, or the same under [train] of the settings file"
     )
 
 
@@ -184,7 +194,7 @@ def _curve(curve: list[dict[str, Any]], best: dict[str, Any]) -> "pl.DataFrame":
         pl.col("epoch").cast(pl.Int32),
         pl.col("steps").cum_sum(),
         main_loss="main",
-        ssl_loss="ssl",
+        ssl_loss=pl.col("ssl").fill_nan(None),
         loss="total",
         **{
             f"{name}_at_{K}": name

@@ -12,9 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ssl_recall.blockwise import Pairs
 from ssl_recall.losses import in_batch_softmax, self_supervised
-from ssl_recall.steps import pairs_of_equal
+from ssl_recall.pairs import Pairs, pairs_of_equal
 
 from .commands import call
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ssl_recall import batches, blockwise, losses, steps
-from ssl_recall.blockwise import Pairs
+from ssl_recall import batches, blockwise, losses
+from ssl_recall.pairs import Pairs, known_pairs, pairs_of_equal
 
 few = settings(max_examples=25, deadline=None)
 seeds = st.integers(0, 2**31)
@@ -388,7 +388,7 @@ def known(took: list[list[int]], queries: list[int], items: list[int], size: int
     """The pairs that are known; the scratch column is left as it was, and the bounds are those of the rows."""
     scratch = torch.full((2 * size,), -1)
     asked, candidates = torch.tensor(queries, dtype=torch.int64), 2 * torch.tensor(items, dtype=torch.int64)
-    found = steps.known_pairs(asked, candidates, log_of(took), scratch)
+    found = known_pairs(asked, candidates, log_of(took), scratch)
     assert (scratch == -1).all()
     return set(pairs_by_row(found))
 
@@ -408,7 +408,7 @@ def test_known_pairs_worked_by_hand() -> None:
 
 def test_an_item_with_its_id_and_without_it_is_known_as_both() -> None:
     """Query 0 took item 1; the candidates are item 0, item 1, and item 1 without its id."""
-    found = steps.known_pairs(torch.tensor([0]), torch.tensor([0, 2, 3]), log_of([[1]]), torch.full((4,), -1))
+    found = known_pairs(torch.tensor([0]), torch.tensor([0, 2, 3]), log_of([[1]]), torch.full((4,), -1))
     assert pairs_by_row(found) == [(0, 1), (0, 2)]
 
 
@@ -424,7 +424,7 @@ def test_known_pairs_are_those_of_a_set_per_query(took: list[list[int]], data: s
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=12), st.lists(st.integers(0, 4), max_size=12))
 @settings(max_examples=60, deadline=None)
 def test_pairs_of_equal_are_the_cells_of_the_comparison(ids: list[int], columns: list[int]) -> None:
-    found = steps.pairs_of_equal(torch.tensor(ids), torch.tensor(columns, dtype=torch.int64))
+    found = pairs_of_equal(torch.tensor(ids), torch.tensor(columns, dtype=torch.int64))
     by_row = pairs_by_row(found)
     assert by_row == list(zip(found.rows.tolist(), found.columns.tolist(), strict=True))
     assert len(by_row) == len(set(by_row))
@@ -434,7 +434,7 @@ def test_pairs_of_equal_are_the_cells_of_the_comparison(ids: list[int], columns:
 def test_known_positives_are_no_negatives_from_end_to_end() -> None:
     """Query 0 took items 0 and 1: item 1, the positive of query 1, must get nothing from query 0's row."""
     took, ids = log_of([[0, 1], [1]]), torch.tensor([0, 1])
-    masked = steps.known_pairs(ids, 2 * ids, took, torch.full((4,), -1))
+    masked = known_pairs(ids, 2 * ids, took, torch.full((4,), -1))
     queries, items = unit_rows(1, 2, 3).requires_grad_(), unit_rows(2, 2, 3)
     losses.in_batch_softmax(queries, items, ids, torch.zeros(2), torch.ones(2), masked, 0.05).backward()
     assert not queries.grad[0].any()  # no negatives left, nothing to learn
@@ -519,3 +519,36 @@ def test_further_negatives_only_lengthen_the_sum_below() -> None:
     masked[:, 4] = True
     without = in_batch_softmax(queries, items[:4], log_q[:4], masked[:, :4], tau)
     assert in_batch_softmax(queries, items, log_q, masked, tau).item() == without.item()
+
+
+def test_rounded_products_move_loss_and_gradients_by_little_and_padding_by_nothing() -> None:
+    """Of 300 queries and 200 candidates in blocks of 64 rows, the last eight of them there to fill up."""
+    rows, columns, taken = 300, 200, torch.rand(300, 200, generator=torch.Generator().manual_seed(9)) < 0.02
+    queries, items = unit_rows(1, rows, 64), unit_rows(2, columns, 64)
+    own, log_q = torch.arange(rows) % 192, -5 - torch.rand(columns, generator=torch.Generator().manual_seed(3))
+    times = torch.ones(columns)
+    times[192:] = 0
+    known = Pairs(*taken.nonzero().unbind(1), [0, *taken.sum(1).cumsum(0).tolist()])
+
+    def found(*, bf16: bool, dtype: torch.dtype = torch.float32) -> tuple[float, Tensor, Tensor]:
+        leaves = [rows.detach().to(dtype).requires_grad_() for rows in (queries, items)]
+        bias = times.log() - log_q
+        with blockwise.rounded(bf16=bf16):
+            loss = blockwise.softmax_loss(*leaves, own, bias, -log_q[own], known, 0.05, 64 * columns)
+        return loss.item(), *torch.autograd.grad(loss, leaves)
+
+    exact, to_queries, to_items = found(bf16=False, dtype=torch.float64)
+    for bf16, of_loss, of_gradients in ((False, 1e-5, 1e-4), (True, 2e-3, 2e-2)):
+        loss, *gradients = found(bf16=bf16)
+        assert loss == pytest.approx(exact, rel=of_loss)
+        for gradient, expected in zip(gradients, (to_queries, to_items), strict=True):
+            assert (gradient - expected).norm() <= of_gradients * expected.norm()
+        assert not gradients[1][192:].any()
+
+
+def test_a_block_has_whole_tiles_where_it_has_several_and_never_more_than_it_may() -> None:
+    for columns in (0, 1, 1000, 4096, 2**16, 2**22):
+        rows = blockwise._rows_of_a_block(2**21, columns)
+        assert rows >= 1
+        assert rows == 1 or rows * max(columns, 1) <= 2**21
+        assert rows < 64 or rows % 64 == 0

@@ -58,3 +58,11 @@ def test_its_gradient_has_no_gradient() -> None:
     (gradient,) = torch.autograd.grad(pool(table, plan_of([[0, 1]])).square().sum(), table, create_graph=True)
     with pytest.raises(RuntimeError, match=r"once_differentiable|does not require grad"):
         gradient.to_dense().sum().backward()
+
+
+def test_there_may_be_many_bags_and_rows_far_down_the_table() -> None:
+    bags = 2**16 + 3
+    codes = torch.arange(bags) % 5
+    plan = pooling(codes, torch.ones_like(codes), torch.full_like(codes, 2**31))
+    assert plan.touched.tolist() == [2**31 + n for n in range(5)]
+    assert torch.equal(plan.bags, torch.argsort(codes, stable=True))

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ssl_recall import batches, losses, optimisers, steps, training
+from ssl_recall import batches, blockwise, losses, optimisers, steps, training
 from ssl_recall import views as view_masks
 from ssl_recall.features import Bags, EncodedTable, Kind, bags_of
+from ssl_recall.pairs import not_negatives, pairs_of_equal
 from ssl_recall.steps import Objective, SelfSupervision, TrainingData
 from ssl_recall.towers import TwoTower
 from ssl_recall.training import StepLosses
@@ -383,7 +384,7 @@ def test_the_views_of_another_variant_give_another_loss() -> None:
 
     def loss(*variants: int) -> float:
         view_a, view_b = (model.item(bags) for bags in steps.view_pair(ITEMS, views, rows, torch.tensor(variants)))
-        return losses.self_supervised(view_a, view_b, steps.pairs_of_equal(rows, rows), 0.5).item()
+        return losses.self_supervised(view_a, view_b, pairs_of_equal(rows, rows), 0.5).item()
 
     assert len({loss(0, 0, 0, 0, 0, 0), loss(1, 1, 1, 1, 1, 1), loss(0, 1, 0, 1, 0, 1)}) == 3
 
@@ -504,7 +505,7 @@ def test_a_neighbour_drawn_by_another_item_is_a_negative_unless_it_is_ones_own_o
     pairs: list[tuple[int, int]],
 ) -> None:
     items, neighbours = (torch.tensor([pair[side] for pair in pairs], dtype=torch.int64) for side in (0, 1))
-    found = steps.not_negatives(items, neighbours)
+    found = not_negatives(items, neighbours)
     cells = list(zip(found.rows.tolist(), found.columns.tolist(), strict=True))
     assert set(cells) == {(i, j) for i in range(len(pairs)) for j in range(len(pairs)) if pairs[j][1] in pairs[i]}
     assert found.bounds == [sum(row < until for row, _ in cells) for until in range(len(pairs) + 1)]
@@ -655,8 +656,11 @@ def test_mean_losses_worked_by_hand() -> None:
 
 
 def test_steps_without_self_supervision_are_left_out_of_its_mean() -> None:
-    worked = [StepLosses(*torch.tensor(numbers)) for numbers in ([1.0, 2.0, 5.0], [3.0, 0.0, 3.0], [2.0, 4.0, 10.0])]
-    assert training.mean_losses(worked) == {"main": 2.0, "ssl": 3.0, "total": 6.0}
+    worked = [
+        StepLosses(*torch.tensor(numbers)) for numbers in ([1.0, 2.0, 5.0], [3.0, math.nan, 3.0], [2.0, 0.0, 10.0])
+    ]
+    assert training.mean_losses(worked) == {"main": 2.0, "ssl": 1.0, "total": 6.0}
+    assert math.isnan(training.mean_losses(worked[1:2])["ssl"])
 
 
 def test_the_task_comes_every_so_many_steps_and_counts_as_often() -> None:
@@ -666,8 +670,32 @@ def test_the_task_comes_every_so_many_steps_and_counts_as_often() -> None:
         planned = planner.step(torch.tensor([0, 1]), number // 2, number % 2)  # 8 interactions are two steps of four
         main, ssl, total = training.step_losses(model, planned, objective)
         assert (ssl.item() > 0) == (number % 3 == 0) == (planned.same is not None)
-        assert total.item() == pytest.approx(main.item() + 3 * 0.3 * ssl.item(), rel=1e-6)
+        assert total.item() == pytest.approx(main.item() + 3 * 0.3 * ssl.nan_to_num().item(), rel=1e-6)
         assert len(planned.items.lengths) == 3 * (len(planned.times) + 12 * (number % 3 == 0))
+
+
+def test_a_batch_larger_than_the_log_counts_its_turns_on_from_pass_to_pass() -> None:
+    objective = replace(WITH_SSL, batch_size=100, ssl=replace(SSL, every=3))
+    planner = steps.Planner(data_of(), objective, model_of(), 0)
+    assert [next(planner.epoch(epoch)).same is not None for epoch in range(4)] == [True, False, False, True]
+
+
+def test_pairs_of_neighbours_are_cut_to_their_grain_and_no_further() -> None:
+    """Of 60 items drawn, some six are the one that has no neighbour."""
+    objective = replace(BESIDE, ssl=replace(BESIDE.ssl, batch_size=60))
+    planner, cut = steps.Planner(data_of(), objective, model_of(), 0), 0
+    for number in range(8):
+        ids, variant = batches.ssl_draw(N, 60, 3, (0, 0, number), shared_seed=False)
+        paired = ids != N - 1
+        alike = planner.step(torch.tensor([0, 1]), 0, number).alike
+        assert alike is not None
+        left = len(alike.bounds) - 1
+        assert left == int(paired.sum()) // steps.grain(left) * steps.grain(left)
+        rows, beside = steps.with_neighbour(planner.data.views, ids, variant)
+        expected = [(n, neighbour_of(n, v)) for n, v in zip(ids.tolist(), variant.tolist(), strict=True) if n != N - 1]
+        assert list(zip(rows.tolist(), beside.tolist(), strict=True)) == expected[:left]
+        cut += int(paired.sum()) - left
+    assert cut
 
 
 def test_the_warm_up_has_the_task_in_every_step_at_its_full_weight() -> None:
@@ -792,6 +820,25 @@ def test_bf16_products_lose_the_last_digits_and_no_more() -> None:
 
 
 # --- sizes (F38) ---
+
+
+@pytest.mark.parametrize("bf16", [True, False])
+def test_the_losses_alone_are_rounded_and_only_where_told(bf16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three of them in a step; before and after it everything is as it was, whatever goes wrong in it."""
+    seen, plain, before = [], losses.softmax_loss, torch.get_float32_matmul_precision()
+
+    def watched(*terms: Any) -> Tensor:
+        seen.append(torch.get_float32_matmul_precision())
+        return plain(*terms)
+
+    monkeypatch.setattr(losses, "softmax_loss", watched)
+    objective = replace(BESIDE, bf16=bf16)
+    step_losses(model_of(), data_of(), objective, [*range(8)])
+    assert seen == ["medium" if bf16 else before] * 3
+    assert torch.get_float32_matmul_precision() == before
+    with pytest.raises(ZeroDivisionError), blockwise.rounded(bf16=bf16):
+        _ = 1 / 0
+    assert torch.get_float32_matmul_precision() == before
 
 
 @pytest.mark.parametrize(("interactions", "batch", "steps"), [(7, 3, 2), (8, 4, 2), (2, 64, 1), (1, 4, 1)])

@@ -3,12 +3,14 @@
 import contextlib
 import hashlib
 import json
+import mmap
 import os
 import signal
 import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,6 +58,96 @@ def run(tmp_path: Path) -> Path:
     prepare(folder)
     popularity(folder)
     return folder
+
+
+def test_a_file_written_a_moment_ago_has_no_change_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, later = tmp_path / "file", time.time_ns() + 3 * 10**9
+    path.write_bytes(b"a")
+    with path.open("rb") as file:
+        assert publish.sha256_and_change_time(file.fileno())[1] is None
+        monkeypatch.setattr(publish.time, "time_ns", lambda: later)
+        digest, changed = publish.sha256_and_change_time(file.fileno())
+        assert digest == hashlib.sha256(b"a").hexdigest()
+        assert changed == path.stat().st_ctime_ns
+
+
+def test_a_file_written_while_it_is_hashed_has_no_change_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, plain = tmp_path / "file", publish.sha256
+    path.write_bytes(b"a")
+    time.sleep(0.02)
+    monkeypatch.setattr(publish, "SETTLED", -(10**18))
+
+    def while_it_is_written(other: Path) -> str:
+        found = plain(other)
+        path.write_bytes(b"b")
+        return found
+
+    monkeypatch.setattr(publish, "sha256", while_it_is_written)
+    with path.open("rb") as file:
+        assert publish.sha256_and_change_time(file.fileno())[1] is None
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_a_write_of_the_same_size_is_seen_whatever_its_modification_time(
+    tmp_path: Path, mapped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through a mapping, too, which has been written to before."""
+    path = tmp_path / "file"
+    path.write_bytes(b"abc")
+    monkeypatch.setattr(publish, "SETTLED", -(10**18))
+    with path.open("rb+") as file, mmap.mmap(file.fileno(), 0) as memory:
+        memory[0] = memory[0]
+        time.sleep(0.02)
+        _, changed = publish.sha256_and_change_time(file.fileno())
+        assert changed is not None
+        assert publish.unchanged_since(file.fileno(), changed)
+        assert not publish.unchanged_since(file.fileno(), changed + 1)
+        time.sleep(0.02)
+        was = path.stat()
+        if mapped and _in_memory(path):
+            pytest.skip("tmpfs does not tell of writes through a mapping")
+        if mapped:
+            memory[1] = ord("x")
+        else:
+            path.write_bytes(b"axc")
+            os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))
+        assert not publish.unchanged_since(file.fileno(), changed)
+
+
+def _in_memory(path: Path) -> bool:
+    """Tell whether a file lies on tmpfs."""
+    mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
+    return max((m for m in mounts if path.is_relative_to(m[0])), key=lambda m: len(m[0]))[1] == "tmpfs"
+
+
+def test_columns_come_in_parts_of_at_most_so_many_rows_read_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Job(tmp_path, "prepare", {}, writes=("train.parquet",)) as job, job.open("train.parquet") as file:
+        pl.DataFrame({"item_index": range(10)}).write_parquet(file)
+    second = threading.Event()
+    with reader.reading(tmp_path, ("train.parquet",)) as job:
+        plain = job.parts
+
+        def parts(*terms: Any) -> Iterator[pl.DataFrame]:
+            for number, part in enumerate(plain(*terms)):
+                if number:
+                    second.set()
+                yield part
+
+        monkeypatch.setattr(job, "parts", parts)
+        found = job.columns("train.parquet", "item_index", 4)
+        first = next(found)
+        assert second.wait(5)
+        assert [first.tolist(), *(part.tolist() for part in found)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+def test_of_a_list_that_changed_the_reason_names_what_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    features = [f"a column with a long name, number {n}=categorical" for n in range(5)]
+    prepare(tmp_path, item_features=features)
+    prepare(tmp_path, item_features=[*features[:3], "size=numeric", *features[4:]])
+    prepare(tmp_path, item_features=[*features[:3], "size=exclude", *features[4:]])
+    assert "runs again: item_features was ['size=numeric'], now ['size=exclude']" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("settled", "hashed"), [(10**18, 2), (-(10**18), 1)])

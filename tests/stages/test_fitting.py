@@ -176,3 +176,34 @@ def test_f43_a_gradient_that_is_no_number_stops_the_training(fresh: Callable[[],
 
     with pytest.raises(NumberError, match=r"epoch 0, step (4: a weight is not finite|2: loss nan)"):
         fit.run("", Plant(3 + (5 if last else 2)))
+
+
+@pytest.mark.parametrize(("bf16", "within"), [(True, "medium"), (False, "highest")])
+def test_products_are_rounded_in_the_losses_and_not_in_validation(
+    fresh: Callable[[], Fit], bf16: bool, within: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ssl_recall import losses, validation
+
+    seen: dict[str, set[str]] = {"loss": set(), "look": set()}
+    loss, look, now = losses.in_batch_softmax, validation.recall, torch.get_float32_matmul_precision
+    monkeypatch.setattr(losses, "in_batch_softmax", lambda *a: (seen["loss"].add(now()), loss(*a))[1])
+    monkeypatch.setattr(validation, "recall", lambda *a: (seen["look"].add(now()), look(*a))[1])
+    monkeypatch.setitem(SETTINGS, "bf16", bf16)
+    before = now()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        end(fresh())
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert seen == {"loss": {within}, "look": {"highest"}}
+
+
+def test_stopped_between_two_turns_of_the_self_supervised_task(
+    fresh: Callable[[], Fit], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SETTINGS, "ssl_every", 4)
+    expected = end(fresh())
+    for after in (5, 7, 9):
+        fit = fresh()
+        fit.restore(*stopped(fresh(), after))
+        assert same(end(fit), expected)

@@ -213,7 +213,8 @@ def test_a_mistyped_path_is_answered_with_the_nearest(tmp_path: Path) -> None:
 
 
 def test_a_short_log_gets_a_batch_that_leaves_it_steps(tmp_path: Path) -> None:
-    assert settings_of(tmp_path)["train"] == {"batch_size": 32}
+    found = settings_of(tmp_path)["train"]
+    assert found == {"batch_size": 32, "ssl_batch_size": pl.read_parquet(tmp_path / "items.parquet").height}
     assert [guesses.batch_size(rows) for rows in (0, 159, 5119, 5120, 21_825, 81_919, 81_920)] == [
         32,
         32,
@@ -226,7 +227,7 @@ def test_a_short_log_gets_a_batch_that_leaves_it_steps(tmp_path: Path) -> None:
     long = pl.concat([pl.read_parquet(tmp_path / "interactions.parquet")] * 100)
     long.write_parquet(tmp_path / "interactions.parquet")
     init(tmp_path / "interactions.parquet", tmp_path / "items.parquet", output=tmp_path / "long.toml")
-    assert tomllib.loads((tmp_path / "long.toml").read_text())["train"] == {}
+    assert "batch_size" not in tomllib.loads((tmp_path / "long.toml").read_text())["train"]
     assert "\n# batch_size = 1024  #" in (tmp_path / "long.toml").read_text()
 
 
@@ -234,9 +235,12 @@ def test_a_log_that_is_short_for_its_catalogue_gets_a_softer_softmax_and_less_se
     assert guesses.for_a_short_log(21_825, 63_436).keys() == {"batch_size", "temperature", "ssl_weight"}
     assert guesses.for_a_short_log(21_825, 21_825).keys() == {"batch_size"}
     assert guesses.for_a_short_log(10**6, 10**6) == {}
+    assert guesses.for_a_short_log(10**6, 1023)["ssl_batch_size"][0] == 1023
+    assert guesses.for_a_short_log(10**6, 1024) == {}
     paths = write(tmp_path)
     few = pl.read_parquet(paths["interactions"]).head(1)
     few.write_parquet(paths["interactions"])
     init(paths["interactions"], paths["items"], output=tmp_path / "short.toml")
     found = tomllib.loads((tmp_path / "short.toml").read_text())["train"]
-    assert found == {"batch_size": 32, "temperature": 0.1, "ssl_weight": 0.03}
+    items = pl.read_parquet(paths["items"]).height
+    assert found == {"batch_size": 32, "temperature": 0.1, "ssl_weight": 0.03, "ssl_batch_size": items}

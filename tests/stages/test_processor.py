@@ -1,6 +1,5 @@
 """How torch is set up: threads, and products that are not rounded where exactness is asked for."""
 
-import contextlib
 from collections.abc import Iterator
 
 import pytest
@@ -35,14 +34,18 @@ def test_whatever_this_processor_does_float32_products_are_exact() -> None:
     assert processor._error(CPU) < 1e-5
 
 
-def test_products_are_rounded_within_the_block_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.set_float32_matmul_precision("highest")
-    with processor.rounded(bf16=False):
-        assert torch.get_float32_matmul_precision() == "highest"
-    with contextlib.suppress(KeyError), processor.rounded(bf16=True):
-        assert torch.get_float32_matmul_precision() == "medium"
-        raise KeyError
-    assert torch.get_float32_matmul_precision() == "highest"
+def test_the_c_library_is_told_to_keep_what_a_step_frees(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {}
+
+    class Library:
+        def mallopt(self, option: int, value: int) -> int:
+            told[option] = value
+            return 1
+
+    monkeypatch.setattr(processor.ctypes, "CDLL", lambda _: Library())
+    processor.use(1, CPU)
+    m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3  # malloc.h
+    assert told == {m_trim_threshold: 2**28, m_top_pad: 2**26, m_mmap_threshold: 2**25}
 
 
 def test_without_the_gnu_c_library_memory_is_left_to_itself(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -180,6 +180,16 @@ def test_an_exported_query_knows_what_it_took_up_to_the_test_and_nothing_later(r
     assert np.abs(exported - vectors("train", "validation", "test")).max() > 1e-3
 
 
+def test_an_epoch_without_the_self_supervised_task_has_no_loss_of_it(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(run, **SMALL | {"epochs": 4, "patience": 4, "ssl_every": 3})
+    assert "every 3 steps and an epoch has 1, so that some have none; try --ssl-every 1" in capsys.readouterr().err
+    curve = pl.read_parquet(run / "training.parquet")
+    assert curve["ssl_loss"].is_null().to_list() == [False, True, True, False]
+    assert (curve["loss"] - curve["main_loss"] - 3 * 0.1 * curve["ssl_loss"].fill_null(0)).abs().max() < 1e-6
+
+
 def test_a_vector_that_is_no_number_is_not_exported() -> None:
     with pytest.raises(NumberError, match="1 of 2 vectors are not finite"):
         _frame(pl.DataFrame({"item_id": ["a", "b"]}), torch.tensor([[1.0, 0.0], [float("nan"), 0.0]]))
@@ -191,7 +201,7 @@ def test_a_log_of_few_steps_is_warned_of_with_what_would_help(run: Path, capsys:
     error = capsys.readouterr().err
     assert f"{rows} interactions are 1 step an epoch at --batch-size 64, 2 in all: too few to learn from" in error
     assert "--patience " in error
-    tried = re.search(r"try --batch-size (\d+) --epochs (\d+)", error)
+    tried = re.search(r"try train --batch-size (\d+) --epochs (\d+)", error)
     assert tried is not None
     assert (rows // int(tried[1])) * int(tried[2]) >= 1000
     train(run, **SMALL | {"batch_size": int(tried[1]), "epochs": int(tried[2]), "patience": 1})
