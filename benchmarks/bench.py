@@ -130,10 +130,13 @@ def bench_steps(run: Path, peers: dict[str, str], repeat: int, threads: int) -> 
             "the same in float32": [*own, "--no-straight", "--precision", "float32"],
             "SSL, M = B": [*own, "--ssl"],
             "SSL, M = B, every fourth step": [*own, "--ssl", "--ssl-every", "4"],
+            "the same with neighbours": [*own, "--ssl", "--ssl-every", "4", "--neighbours"],
         }
         for name, python in peers.items():
             script = next(HERE.glob(f"peers/{name}*.py"))
             commands[script.stem] = [python, str(script), *shared]
+            if name == "tfrs":
+                commands[f"{script.stem} in bf16"] = [python, str(script), *shared, "--bf16"]
         found: dict[str, list[float]] = {name: [] for name in commands}
         for _ in range(repeat):
             for name, command in commands.items():

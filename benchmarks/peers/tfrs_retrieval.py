@@ -59,10 +59,10 @@ class Tower(keras.Model):
             own = tf.gather(codes, rows)
             vectors = embedding(own)
             if len(own.shape) == 2:
-                mask = tf.cast(own > 0, tf.float32)[:, :, None]
+                mask = tf.cast(own > 0, vectors.dtype)[:, :, None]
                 vectors = tf.reduce_sum(vectors * mask, 1) / tf.maximum(tf.reduce_sum(mask, 1), 1.0)
             parts.append(vectors)
-        return tf.math.l2_normalize(self.layers_(tf.concat(parts, 1)), 1)
+        return tf.math.l2_normalize(tf.cast(self.layers_(tf.concat(parts, 1)), tf.float32), 1)
 
 
 class Model(tfrs.Model):
@@ -99,6 +99,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--optimiser", default="adagrad", choices=["adagrad", "adam"])
     parser.add_argument("--rate", type=float, help="Learning rate. [default: .1 of Adagrad, .001 of Adam]")
+    parser.add_argument("--bf16", action="store_true", help="Layers in bfloat16, weights in float32.")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--epochs", type=int, default=12, help="With --save.")
     parser.add_argument("--save", type=Path, help="Train, and write the vectors of every epoch into this folder.")
@@ -108,6 +109,9 @@ def main() -> None:
     tf.config.threading.set_intra_op_parallelism_threads(options.threads)
     tf.config.threading.set_inter_op_parallelism_threads(options.threads)
 
+    if options.bf16:
+        keras.mixed_precision.set_global_policy("mixed_bfloat16")
+
     features = pl.read_parquet(options.run / "features.parquet")
     columns = {side: tables(options.run, side, features) for side in ("query", "item")}
     embeddings = {
@@ -116,6 +120,7 @@ def main() -> None:
         for _, vocabulary, codes in side
     }
     towers = [Tower(columns[side], embeddings, options.widths) for side in ("query", "item")]
+    keras.mixed_precision.set_global_policy("float32")  # the loss and its logits: the task refuses others
     model = Model(*towers, pl.read_parquet(options.run / "popularity.parquet")["p"].to_numpy())
     keras.utils.set_random_seed(1)
     optimiser, usual = {"adagrad": (keras.optimizers.Adagrad, 0.1), "adam": (keras.optimizers.Adam, 0.001)}[
