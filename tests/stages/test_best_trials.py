@@ -34,7 +34,7 @@ def test_what_was_found_is_printed_for_the_settings_file(shop: Path) -> None:
             f"{arm}: trial {best['trial']}, {best['value']:.4f} balanced; to keep it, put these lines under"
         )
         told = tomllib.loads(text)
-        of_arm = {"transform": "dropout", "ssl_neighbour_weight": 0.0, "ssl_warmup_steps": 0}
+        of_arm = {"transform": "dropout", "ssl_neighbour_weight": 0.0, "ssl_warmup_steps": 0, "ssl_every": 1}
         own = {"batch_size": 32, "embedding_width": 8, "further_negatives": 16, "id_dropout": 0.1, "value_dropout": 0.3}
         expected = json.loads(best["settings"]) | (of_arm if arm == "value-dropout" else {})
         in_tables = told["train"] | told.get("build_views", {})
