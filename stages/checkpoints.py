@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from . import artifacts, console, manifest, publish
 from . import config as config_file
 from .errors import CheckpointError, Stopped
+from .fitting import LOSSES
 from .signals import Asked
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ class Keeper:
 
         told = {"about": self.about, "place": _place(fit), "state": fit.state()}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in fit.tensors().items()}
-        if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        if not all(bool(tensor.isfinite().all()) for tensor in (tensors | {LOSSES: fit.totals()}).values()):
             return False  # training says so within a few steps, and what was good stays
         number = f"{fit.steps_taken:010d}"
         temporary = publish.temporary_for(self.folder / f"{number}.safetensors")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 VIEWS = "views.parquet"
 K = 50  # of the validation recall
 SHOWN = ("recall_all", "recall_tail", "recall_cold", "recall_balanced")
+LOSSES = "losses"  # of a pass, among the tensors of a training
 WARM_UP = -1  # the pass before epoch 0
 
 
@@ -233,8 +234,14 @@ class Fit:
         return (
             state.collected(self.model, self.steppers, self.average)
             | {f"best.{name}": weight for name, weight in self.weights.items()}
-            | {"losses": torch.stack(taken) if taken else torch.zeros(0, 3)}
+            | {LOSSES: torch.stack(taken) if taken else torch.zeros(0, 3)}
         )
+
+    def totals(self) -> "torch.Tensor":
+        """Give the joint losses of the pass so far, which are finite where all is well: the self-supervised are not."""
+        import torch
+
+        return torch.stack([step.total for step in self.losses]) if self.losses else torch.zeros(0)
 
     def state(self) -> dict[str, Any]:
         """Give the rest of it, as JSON holds it."""
@@ -254,7 +261,7 @@ class Fit:
             for name, tensor in tensors.items()
             if name.startswith(start)
         }
-        self.losses = [StepLosses(*row.unbind()) for row in tensors["losses"].to(self.device)]
+        self.losses = [StepLosses(*row.unbind()) for row in tensors[LOSSES].to(self.device)]
 
 
 def objective_of(settings: dict[str, Any]) -> "Objective":
