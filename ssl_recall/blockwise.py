@@ -15,9 +15,8 @@ from torch.autograd.function import once_differentiable
 
 from .pairs import Pairs
 
-BLOCK = (
-    2**21
-)  # logits at a time: 8 MiB, the fastest of 1 to 64 where tried; more leaves the caches, less repeats set-ups
+# 8 MiB, the fastest of 4 to 64: more leaves the caches, less repeats set-ups
+BLOCK = 2**21  # logits at a time
 TILE = 64  # rows or columns that kernels of matrix products take as a whole, twice the largest tile there is
 
 
