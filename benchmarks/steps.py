@@ -41,6 +41,8 @@ def main() -> None:
     parser.add_argument("--plan-in-turn", action="store_true", help="Plan a step before it, also with a core to spare.")
     parser.add_argument("--precision", type=processor.Precision, default=processor.Precision.AUTO)
     options = parser.parse_args()
+    if options.steps < options.ssl_every:
+        parser.error("--steps must be at least --ssl-every, so that a round is whole")
     processor.use(options.threads, torch.device(options.device))
     defaults = {name: parameter.default for name, parameter in inspect.signature(train).parameters.items()}
     settings = defaults | {

@@ -238,7 +238,7 @@ class Fit:
         )
 
     def totals(self) -> "torch.Tensor":
-        """Give the joint losses of the pass so far, which are finite where all is well: the self-supervised are not."""
+        """Give the joint losses of the pass so far: finite where all is well, unlike the self-supervised ones."""
         import torch
 
         return torch.stack([step.total for step in self.losses]) if self.losses else torch.zeros(0)

@@ -17,9 +17,8 @@ from .errors import LockedError, SettingsError
 
 LOCK = ".lock"
 LOOKS = (0.001, 0.01, 0.05, 0.1)  # seconds between tries to take it
-SETTLED = (
-    2_000_000_000  # nanoseconds after which a file system's clock has surely moved on: FAT's, the coarsest, takes two
-)
+# nanoseconds after which a file system's clock has surely moved on: FAT's, the coarsest, takes two seconds
+SETTLED = 2_000_000_000
 TEMPORARY = re.compile(r"^\..+\.\d+\.tmp$")
 FOLDERS = ("", "model", "checkpoints", "no-ssl", "no-ssl/model", "no-ssl/checkpoints", "ablation", "tuning")
 

@@ -48,7 +48,7 @@ def train(
         typer.Option(
             min=1,
             max=1000,
-            help="The self-supervised task comes in every so manieth step, there with so many times its weight.",
+            help="Every n-th step has the self-supervised task, there with n times its weight; 1: every step.",
         ),
     ] = 4,
     ssl_neighbour_weight: Annotated[

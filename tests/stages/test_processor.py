@@ -50,7 +50,8 @@ def test_the_c_library_is_told_to_keep_what_a_step_frees(monkeypatch: pytest.Mon
 
 def test_without_the_gnu_c_library_memory_is_left_to_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processor.ctypes, "CDLL", lambda _: object())
-    processor.use(1, CPU)
+    processor.use(2, CPU)
+    assert torch.get_num_threads() == 2
 
 
 def test_an_error_is_measured_and_not_assumed(monkeypatch: pytest.MonkeyPatch) -> None:
