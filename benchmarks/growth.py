@@ -11,6 +11,7 @@ import multiprocessing
 import resource
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -46,14 +47,13 @@ def write_log(path: Path, items: int, interactions: int, *, spread: bool = False
     """Write a table of interactions as prepare leaves it: by query, a row group at a time."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(2)
-    writer = None
+    schema = pa.schema({"query_index": pa.int32(), "item_index": pa.int32()})
+    writer = pq.ParquetWriter(path, schema, compression="zstd")
     for low in range(0, interactions, ROWS):
         rows = min(ROWS, interactions - low)
         query = (np.arange(low, low + rows) // TAKEN).astype(np.int32)
         item = (rng.integers(0, items, rows) if spread else rng.zipf(1.3, rows).clip(max=items) - 1).astype(np.int32)
-        part = pa.table({"query_index": query, "item_index": item})
-        writer = writer or pq.ParquetWriter(path, part.schema, compression="zstd")
-        writer.write_table(part)
+        writer.write_table(pa.table({"query_index": query, "item_index": item}))
     writer.close()
 
 
@@ -85,7 +85,7 @@ def step_ms(items: int, interactions: int, threads: int) -> dict[str, float]:
     log_p = (counts.double().clamp(min=0.01) / counts.sum()).log().float()
     log_q = losses.mixture(log_p, pool.probabilities(items), BATCH, 1024)
     objective = steps.Objective(BATCH, 0.05, 1024, 0.1, 0, None)
-    sizes = {"embedding_width": 32, "hidden": [256], "width": 64, "history": False, "seed": 1}
+    sizes: dict[str, Any] = {"embedding_width": 32, "hidden": [256], "width": 64, "history": False, "seed": 1}
     model = training.two_tower(catalogue, queries, vocabularies | {"user": asked + 2}, **sizes)
     data = steps.TrainingData(catalogue, queries, log, log_q, pool, None)
     average = optimisers.RunningAverage(training.dense_weights(model), 0.99)

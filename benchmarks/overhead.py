@@ -9,13 +9,13 @@ training shorter than --checkpoint-seconds (300) saves none: give fewer, and rea
 import functools
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Any
 
 from stages import checkpoints, cli, generations, manifest, publish
 
-spent: Counter[str] = Counter()
+spent: defaultdict[str, float] = defaultdict(float)
 calls: Counter[str] = Counter()
 depth = 0
 
@@ -56,10 +56,12 @@ def main() -> None:
         if stop.code:
             raise
     whole = time.perf_counter() - start
-    for name, seconds in spent.most_common():
+    for name, seconds in sorted(spent.items(), key=lambda of: -of[1]):
         each = seconds / calls[name]
         print(f"{name:<16} {calls[name]:>6} times {each:8.4f} s: {seconds:8.3f} s {seconds / whole:8.3%}")
-    print(f"{'all of it':<16} {'':>25} {spent.total():8.3f} s {spent.total() / whole:8.3%} of {whole:.1f} s")
+    print(
+        f"{'all of it':<16} {'':>25} {sum(spent.values()):8.3f} s {sum(spent.values()) / whole:8.3%} of {whole:.1f} s"
+    )
 
 
 if __name__ == "__main__":

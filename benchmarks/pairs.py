@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Callable
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -38,14 +39,14 @@ def main() -> None:
         by_pair = {(pair.feature_a, pair.feature_b): pair.mi for pair in found}
         return [by_pair[pair] for pair in pairs]
 
-    cases: dict[str, Callable[[], object]] = {
+    cases: dict[str, Callable[[], Any]] = {
         "ours": lambda: ours(0),
         "ours, with the chance level": lambda: ours(1),
         "polars, counts alone": lambda: pl.collect_all([frame.lazy().group_by(a, b).len() for a, b in pairs]),
         "scikit-learn": lambda: [mutual_info_score(frame[a], frame[b]) for a, b in pairs],
     }
     seconds: dict[str, list[float]] = {name: [] for name in cases}
-    found: dict[str, object] = {}
+    found: dict[str, Any] = {}
     for _ in range(arguments.repeat):
         for name, case in cases.items():
             start = time.perf_counter()

@@ -10,12 +10,15 @@ import itertools
 import json
 import resource
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from ssl_recall import optimisers, steps, training
+from ssl_recall.features import Bags
+from ssl_recall.towers import Tower, unit
 from stages import models, processor, reader
 from stages.fitting import VIEWS, load, objective_of
 from stages.train import READS, train
@@ -62,8 +65,8 @@ def main() -> None:
         model = models.build(data.items, data.queries, job.read("features.parquet"), settings)
     if options.no_straight:
         for tower in (model.query, model.item):
-            tower.skip = None
-            tower.vectors = without_straight_path(tower)
+            del tower.skip
+            tower.vectors = without_straight_path(tower)  # type: ignore[method-assign]
     model.to(options.device)
     steppers = training.optimisers(model, 0.001, 0.1, 1e-5)
     average = optimisers.RunningAverage(training.dense_weights(model), 0.99)
@@ -89,7 +92,7 @@ def main() -> None:
     if options.device != "cpu":
         peak = torch.cuda.max_memory_allocated() / 2**30
     limit = products_a_second(torch.device(options.device), bf16=settings["bf16"])
-    share = products_of(model, options, len(data.items.names), len(data.queries.names)) / median / limit
+    share = products_of(options, len(data.items.names), len(data.queries.names)) / median / limit
     found = {
         "share_of_limit": share,
         "step_ms": 1e3 * median,
@@ -114,25 +117,24 @@ def products_a_second(device: torch.device, *, bf16: bool) -> float:
     return 2 * size**3 / min(seconds)
 
 
-def products_of(model, options, item_features: int, query_features: int) -> float:
+def products_of(options: argparse.Namespace, item_features: int, query_features: int) -> float:
     """Count the operations of a step's matrix products, as if all candidates were distinct: forward and twice back."""
     rows = options.batch_size
     items = rows + options.further_negatives
     views = 2 * rows / options.ssl_every if options.ssl else 0
     sizes = [options.embedding_width, *options.hidden, options.width]
     total = 0.0
-    for tower, many, features in ((model.query, rows, query_features), (model.item, items + views, item_features)):
+    for many, features in ((rows, query_features), (items + views, item_features)):
         widths = [features * sizes[0], *sizes[1:]]
         layers = sum(a * b for a, b in itertools.pairwise(widths))
-        total += 6 * many * (layers + (widths[0] * widths[-1] if tower.skip is not None else 0))
-    return total + 6 * options.width * rows * (items + views / 2)
+        total += 6 * many * (layers + (widths[0] * widths[-1] if not options.no_straight else 0))
+    return total + float(6 * options.width * rows * (items + views / 2))
 
 
-def without_straight_path(tower):
+def without_straight_path(tower: Tower) -> Callable[..., torch.Tensor]:
     """Give the tower's forward pass without the linear path, for a comparison of equal models."""
-    from ssl_recall.towers import unit
 
-    def forward(pooled, _bags, _past=None):
+    def forward(pooled: torch.Tensor, _bags: Bags, _past: torch.Tensor | None = None) -> torch.Tensor:
         return unit(tower.layers(pooled.flatten(1)).float())
 
     return forward

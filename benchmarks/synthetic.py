@@ -7,6 +7,8 @@ correlated, and a user takes items of a few groups. Written a row group at a tim
 """
 
 import argparse
+import contextlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -76,12 +78,12 @@ def write(folder: Path, items: int, interactions: int, seed: int = 1) -> None:
     _write(folder / "interactions.parquet", log)
 
 
-def _write(path: Path, tables) -> None:
-    writer = None
-    for table in tables:
-        writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd")
-        writer.write_table(table)
-    writer.close()
+def _write(path: Path, tables: Iterable[pa.Table]) -> None:
+    with contextlib.ExitStack() as stack:
+        writer = None
+        for table in tables:
+            writer = writer or stack.enter_context(pq.ParquetWriter(path, table.schema, compression="zstd"))
+            writer.write_table(table)
 
 
 def main() -> None:

@@ -15,8 +15,10 @@ import time
 from pathlib import Path
 
 TOWERS = ("--widths", "256", "64", "--embedding-width", "32")
-ADAM = [(256, 0.001), (256, 0.003), (1024, 0.001), (1024, 0.003)]
-PEERS = {  # peer: its script, its flags, and the settings (batch size, learning rate), each a training of its own
+ADAM: list[tuple[float, ...]] = [(256, 0.001), (256, 0.003), (1024, 0.001), (1024, 0.003)]
+PEERS: dict[
+    str, tuple[str, tuple[str, ...], list[tuple[float, ...]]]
+] = {  # peer: its script, its flags, and the settings (batch size, learning rate), each a training of its own
     "tfrs": (
         "tfrs_retrieval.py",
         TOWERS,

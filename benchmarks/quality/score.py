@@ -23,7 +23,7 @@ import polars as pl
 import torch
 
 from ssl_recall import batches, metrics, retrieval, validation
-from stages import artifacts, evaluate, fitting, models, processor, reader
+from stages import evaluate, models, processor, reader
 
 READS = ("train.parquet", "validation.parquet", "test.parquet", "popularity.parquet", "queries.parquet")
 KEY = ["data", "fraction", "model", "seed", "settings"]
@@ -45,10 +45,10 @@ def trials(folder: Path) -> Iterator[tuple[str, str, Vectors]]:
         yield f"epoch={epoch}", version("ssl-recall"), (queries, items)
 
 
-def held_out(job: artifacts.Job, counts: torch.Tensor, queries: int) -> validation.HeldOut:
+def held_out(job: reader.Reader, counts: torch.Tensor, queries: int) -> validation.HeldOut:
     """Draw the validation pairs that `train` draws with its default settings."""
     log = models.log_from(job, "validation.parquet", queries)
-    drawn = batches.generator(1, fitting.VALIDATION)
+    drawn = batches.generator(1, batches.VALIDATION)
     return validation.sample(log.queries, log.items, metrics.slices(counts), 5000, drawn)
 
 

@@ -24,7 +24,7 @@ BEGIN, END = "<!-- begin: made by quality/table.py -->\n", "<!-- end -->\n"
 def arms(path: Path) -> Iterator[str]:
     """Give an ablation as lines of Markdown."""
     frame, (data, fraction) = pl.read_parquet(path), path.stem.removeprefix("ablation-").rsplit("-", 1)
-    seeds = frame.filter(pl.col("arm") != "most-popular")["seeds"].max()
+    seeds = max(frame.filter(pl.col("arm") != "most-popular")["seeds"].to_list())
     plural = "s" if seeds != 1 else ""
     yield f"### {data}, {float(fraction):.0%} of the training interactions: arms, {seeds} seed{plural}\n"
     if "by_seed" not in frame.columns and seeds > 1:
@@ -36,9 +36,9 @@ def arms(path: Path) -> Iterator[str]:
 
 def libraries(rows: pl.DataFrame) -> Iterator[str]:
     """Give the figures of score.py as lines of Markdown; seeds are averaged."""
-    for (data, fraction), part in rows.group_by("data", "fraction", maintain_order=True):
+    for (data, fraction), part in rows.partition_by("data", "fraction", as_dict=True).items():
         pairs = dict(part.unique("slice").select("slice", "n").iter_rows())
-        yield f"### {data}, {fraction:.0%} of the training interactions: libraries\n"
+        yield f"### {data!s}, {float(fraction):.0%} of the training interactions: libraries\n"
         yield "| model | " + " | ".join(SLICES) + " | picked |"
         yield "| --- |" + " ---: |" * len(SLICES) + " --- |"
         for (model, settings), found in part.group_by("model", "settings", maintain_order=True):
