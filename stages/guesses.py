@@ -29,6 +29,7 @@ BATCH = 1024  # the default of train
 SSL_BATCH = 1024  # the default of train, too
 STEPS = 80  # of a pass over the log that are enough
 SEPARATORS = ("|", ";", ",")
+WRITTEN_LIST = r"^\s*\[.*\]\s*$"  # of Python or JSON
 
 
 @dataclass(frozen=True)
@@ -115,11 +116,18 @@ def of_column(values: "pl.Series") -> tuple[str, str]:
     amounts = values.dtype.is_integer() and distinct > MANY and not _words(values.name) & LABEL_WORDS
     if kind is Kind.NUMERIC or amounts:
         return Kind.NUMERIC + option, f"{distinct:,} values, {missing}"
-    if values.dtype == pl.String and (separator := _separator(present)):
-        return f"{Kind.MULTI_VALUED},separator={separator}", f"values joined by {separator!r}, {missing}"
+    told = ""
+    if values.dtype == pl.String:
+        listed = present.filter(present.str.contains(WRITTEN_LIST))
+        if len(listed) > NEARLY * len(present):
+            why = f"lists written as text, such as {listed[0]!r}"
+            return EXCLUDE, f"{why}: write lists in Parquet, or values joined by '|', to use them"
+        told = _nearly_numbers(present)
+        if not told and (separator := _separator(present)):
+            return f"{Kind.MULTI_VALUED},separator={separator}", f"values joined by {separator!r}, {missing}"
     if distinct > NEAR_UNIQUE * len(present) and distinct > MANY:
-        return EXCLUDE, f"{distinct:,} values in {len(present):,} rows: nearly every row has its own"
-    return kind, f"{distinct:,} values, {missing}"
+        return EXCLUDE, f"{distinct:,} values in {len(present):,} rows: nearly every row has its own{told}"
+    return kind, f"{distinct:,} values, {missing}{told}"
 
 
 def of_queries_column(values: "pl.Series", items: "pl.DataFrame") -> tuple[str, str]:
@@ -129,6 +137,22 @@ def of_queries_column(values: "pl.Series", items: "pl.DataFrame") -> tuple[str, 
         return own, why
     shared, _ = of_column(items[values.name])
     return (own, why) if shared.partition(",")[0] == own.partition(",")[0] else (shared, "as in the items")
+
+
+def _nearly_numbers(values: "pl.Series") -> str:
+    """Say what keeps a column of texts that are nearly all numbers, with decimal points or commas, from being one."""
+    import polars as pl
+
+    texts = values.str.strip_chars()
+    with_point, number = (
+        text.cast(pl.Float64, strict=False).is_not_null() for text in (texts, texts.str.replace(",", ".", literal=True))
+    )
+    if number.sum() < NEARLY * len(values) or values.n_unique() <= MANY:
+        return ""
+    commas, others = int((number & ~with_point).sum()), values.filter(~number)
+    why = [f"{len(others):,} are none, such as {others[0]!r}"] if len(others) else []
+    why += [f"{commas:,} have a decimal comma"] if commas else []
+    return f"; numbers as text ({', '.join(why) or 'all of them'}): written as numbers they can be numeric"
 
 
 def _separator(values: "pl.Series") -> str:

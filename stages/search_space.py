@@ -10,7 +10,7 @@ SPACE: Space = {
     "temperature": {"low": 0.03, "high": 0.2, "log": True},
     "batch_size": {"choices": (256, 512, 1024, 2048)},
     "learning_rate": {"low": 3e-4, "high": 3e-3, "log": True},
-    "embedding_learning_rate": {"low": 0.03, "high": 0.3, "log": True},
+    "embedding_learning_rate": {"low": 0.01, "high": 0.3, "log": True},
     "initial_accumulator": {"low": 1e-8, "high": 1e-3, "log": True},
     "id_dropout": {"low": 0.0, "high": 0.5},
     "further_negatives": {"choices": (256, 1024, 4096)},

@@ -84,6 +84,9 @@ ODD: dict[str, tuple[pl.Series, str]] = {
         pl.Series([", ".join(x for i, x in enumerate("abcd") if n >> i & 1) for n in range(1, 16)] * 16),
         "multi-valued,separator=,",
     ),
+    "lists as text": (pl.Series(["['a', 'b']", "[]", '["b"]', None] * (N // 4)), "exclude"),
+    "numbers and marks": (pl.Series(["n/a", *(f"{n}.5" for n in range(N - 1))]), "exclude"),
+    "decimal commas": (pl.Series([f"{n % 150},5" for n in EVERY]), "categorical"),
     "colour__code": (pl.Series(["x", "y"] * (N // 2)), "exclude"),
 }
 
@@ -92,6 +95,24 @@ ODD: dict[str, tuple[pl.Series, str]] = {
 def test_a_column_is_guessed_from_its_type_name_and_values(name: str) -> None:
     values, expected = ODD[name]
     assert guesses.of_column(values.alias(name))[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        (["['a', 'b']", "[]"] * 100, "lists written as text, such as \"['a', 'b']\""),
+        ([*["n/a"] * 3, *(f"{n % 150}.5" for n in range(300))], "numbers as text (3 are none, such as 'n/a'): written"),
+        ([f"{n % 150},5" for n in range(300)], "numbers as text (300 have a decimal comma): written"),
+        (["?", *(f"{n % 150},5" for n in range(300))], "(1 are none, such as '?', 300 have a decimal comma)"),
+    ],
+)
+def test_texts_that_hold_something_else_are_told(texts: list[str], said: str) -> None:
+    assert said in guesses.of_column(pl.Series("x", texts))[1]
+
+
+@pytest.mark.parametrize("texts", [["a", "b", "n/a"] * 100, [f"{n % 90}.5" for n in range(300)]])
+def test_texts_that_are_texts_are_not_told_of(texts: list[str]) -> None:
+    assert "numbers as text" not in guesses.of_column(pl.Series("x", texts))[1]
 
 
 @pytest.mark.parametrize("csv", [False, True])
