@@ -2,7 +2,8 @@
 
     python benchmarks/quality/table.py
 
-quality.parquet is what score.py measured; ablation-DATA-FRACTION.parquet the ablation.parquet of a run folder.
+quality.parquet is what score.py measured; ablation-DATA-FRACTION.parquet the ablation.parquet of a run folder, and
+ablation-DATA-against-tuned-no-ssl-FRACTION.parquet one whose no-ssl has the settings that `tune` found for it.
 """
 
 from collections.abc import Iterator
@@ -18,7 +19,44 @@ BOOTSTRAP = (
     "Measured by an earlier version: its intervals are a bootstrap over queries and seeds, which finds half "
     "of the variance between two seeds and two thirds of that between three."
 )
+TOO_LITTLE = 0.01  # of recall, for a relative difference to be worth telling
 BEGIN, END = "<!-- begin: made by quality/table.py -->\n", "<!-- end -->\n"
+
+
+DATA = ("debian", "ml-1m", "completejourney")
+GOALS = ("all", "tail", "cold")
+AGAINST = "-against-tuned-no-ssl"
+
+
+def gains() -> Iterator[str]:
+    """Give, for each data set and fraction, what the default brings, and the library that recalls most of a slice."""
+    quality = pl.read_parquet(BENCHMARKS / "results" / "quality.parquet")
+    yield "| data | next to | " + " | ".join(GOALS) + " |"
+    yield "| --- | --- |" + " ---: |" * len(GOALS)
+    for data, fraction in ((data, fraction) for data in DATA for fraction in (1.0, 0.1)):
+        cell = f"{data}, {fraction:.0%}"
+        for kind, title in (("", "no SSL, same settings"), (AGAINST, "no SSL, its best-tuned settings")):
+            path = BENCHMARKS / "results" / f"ablation-{data}{kind}-{fraction:.1f}.parquet"
+            if path.exists():
+                yield f"| {cell} | {title} | {' | '.join(_gain(pl.read_parquet(path), part) for part in GOALS)} |"
+        rows = quality.filter(data=data, fraction=fraction)
+        best = [rows.filter(slice=part).sort("recall_at_50", descending=True).row(0, named=True) for part in GOALS]
+        figures = (f"{_short(row['recall_at_50'])} {row['model']}" for row in best)
+        yield f"| {cell} | the best library | {' | '.join(figures)} |"
+    yield ""
+
+
+def _gain(ablation: pl.DataFrame, part: str) -> str:
+    """Say a slice's recall without and with SSL, and the difference with its interval."""
+    of = {row["arm"]: row for row in ablation.filter(k=50, slice=part).iter_rows(named=True)}
+    old, new = of["no-ssl"]["value"], of["ssl"]
+    relative = f"{new['value'] / old - 1:+.0%}, " if old > TOO_LITTLE else ""
+    low, high = (f"{end:+.3f}".replace("0.", ".") for end in (new["low"], new["high"]))
+    return f"{_short(old)} to {_short(new['value'])} ({relative}[{low}, {high}])"
+
+
+def _short(value: float) -> str:
+    return f"{value:.3f}".removeprefix("0")
 
 
 def arms(path: Path) -> Iterator[str]:
@@ -44,7 +82,7 @@ def libraries(rows: pl.DataFrame) -> Iterator[str]:
         for (model, settings), found in part.group_by("model", "settings", maintain_order=True):
             mean = dict(found.group_by("slice").agg(pl.col("recall_at_50").mean()).iter_rows())
             name = f"{model}, {settings}" if settings else model
-            figures = " | ".join(f"{mean[part]:.3f}".removeprefix("0") for part in SLICES)
+            figures = " | ".join(_short(mean[part]) for part in SLICES)
             yield f"| {name} | {figures} | {', '.join(found['trial'].unique(maintain_order=True))} |"
         yield "| test pairs | " + " | ".join(f"{pairs[name]:,}" for name in SLICES) + " | |"
         yield ""
@@ -52,7 +90,8 @@ def libraries(rows: pl.DataFrame) -> Iterator[str]:
 
 def main() -> None:
     """Put the tables between their marks."""
-    lines = [line for path in sorted((BENCHMARKS / "results").glob("ablation-*.parquet")) for line in arms(path)]
+    lines = list(gains())
+    lines += [line for path in sorted((BENCHMARKS / "results").glob("ablation-*.parquet")) for line in arms(path)]
     lines += libraries(pl.read_parquet(BENCHMARKS / "results" / "quality.parquet"))
     page = BENCHMARKS / "RESULTS.md"
     before, rest = page.read_text().split(BEGIN)
