@@ -1,0 +1,125 @@
+"""What content alone recalls: TF-IDF over all values that queries and items share, exact and in vectors of some width.
+
+    python benchmarks/quality/content.py --run runs/debian-0.1 --widths 64 128 256
+
+An upper mark for cold items of a log whose queries are items: whole texts against vectors of a model's width. Where the
+run folder has exported vectors, they are measured too, and lists whose last places go to what content finds first.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import scipy.sparse as sp
+import torch
+from sklearn.feature_extraction.text import TfidfTransformer
+from sklearn.preprocessing import normalize
+from sklearn.random_projection import GaussianRandomProjection
+
+from ssl_recall import metrics, retrieval
+from ssl_recall.features import FIRST, EncodedTable
+from stages import evaluate, models, processor, reader
+
+K = 50
+BLOCK = 512
+VECTORS = ("item_embeddings.parquet", "query_embeddings.parquet")
+READS = (
+    "features.parquet",
+    "items.parquet",
+    "queries.parquet",
+    "train.parquet",
+    "validation.parquet",
+    "test.parquet",
+    "popularity.parquet",
+)
+
+
+def counts_of(table: EncodedTable, sizes: dict[str, int]) -> sp.csr_matrix:
+    """Count the values of some vocabularies, one block of columns each: (N, sum of sizes)."""
+    bags, lengths = table.offsets.numpy(), np.diff(table.offsets.numpy())
+    row, feature = np.divmod(np.repeat(np.arange(len(lengths)), lengths), len(table.names))
+    codes, blocks = table.codes.numpy()[: bags[-1]], []
+    for name, size in sizes.items():
+        kept = (feature == table.vocabularies.index(name)) & (codes >= FIRST)
+        ones = np.ones(int(kept.sum()), np.float32)
+        blocks.append(sp.csr_matrix((ones, (row[kept], codes[kept])), shape=(table.rows, size)))
+    return sp.hstack(blocks).tocsr()
+
+
+def nearest(queries: sp.csr_matrix, items: sp.csr_matrix, truth: evaluate.Truth, allowed: np.ndarray) -> torch.Tensor:
+    """Give the K items of most cosine that a query has not taken, best first: (Q, K)."""
+    offsets, taken = (part.numpy() for part in truth.known)
+    across, lists = items.T.tocsr(), []
+    for low in range(0, queries.shape[0], BLOCK):
+        scores = (queries[low : low + BLOCK] @ across).toarray()
+        scores[:, ~allowed] = -1
+        for row in range(len(scores)):
+            scores[row, taken[offsets[low + row] : offsets[low + row + 1]]] = -2
+        lists.append(torch.topk(torch.from_numpy(scores), K).indices)
+    return torch.cat(lists)
+
+
+def recall(lists: torch.Tensor, truth: evaluate.Truth) -> dict[str, float]:
+    """Give recall@K by slice."""
+    hit = metrics.hits(lists, truth.pair_rows, truth.pair_items).any(1)
+    parts = metrics.slices(truth.counts).items()
+    return {name: round(hit[part[truth.pair_items]].double().mean().item(), 4) for name, part in parts}
+
+
+def dense(queries: np.ndarray, items: np.ndarray, truth: evaluate.Truth, allowed: np.ndarray) -> torch.Tensor:
+    """Give the K nearest of dense vectors, by cosine: (Q, K)."""
+    barred = torch.from_numpy(np.where(allowed, 0.0, -9.0).astype(np.float32))[:, None]
+    q, i = (torch.from_numpy(normalize(vectors).astype(np.float32)) for vectors in (queries, items))
+    return retrieval.top_k(torch.cat([q, torch.ones(len(q), 1)], 1), torch.cat([i, barred], 1), K, truth.known)[0]
+
+
+def mixed(lists: torch.Tensor, others: torch.Tensor, places: int) -> torch.Tensor:
+    """Give the last places of each list to the first of the other list that do not stand before them: (Q, K)."""
+    kept = lists[:, : K - places]
+    new = ~(others[:, :, None] == kept[:, None, :]).any(2)
+    order = torch.argsort(~new, dim=1, stable=True)[:, :places]
+    return torch.cat([kept, others.gather(1, order)], 1)
+
+
+def main() -> None:
+    """Print one line of JSON for each way of recalling."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--widths", type=int, nargs="*", default=[64, 128, 256])
+    parser.add_argument("--places", type=int, nargs="*", default=[5, 10, 15, 20])
+    options = parser.parse_args()
+    processor.use(1, torch.device("cpu"))
+    with reader.reading(options.run, READS) as job:
+        truth, (items, queries) = evaluate.truth_of(job), models.tables(job)
+        features = job.read("features.parquet")
+    sizes = dict(features.select("vocabulary", "codes").unique(maintain_order=True).iter_rows())
+    sizes = {name: sizes[name] for name in items.vocabularies if name in queries.vocabularies}
+    found = counts_of(items, sizes)
+    weigh = TfidfTransformer().fit(found)
+    item_texts = weigh.transform(found)
+    query_texts = weigh.transform(counts_of(queries, sizes)[truth.queries.numpy()])
+    every, cold = np.ones(items.rows, bool), (truth.counts == 0).numpy()
+
+    def tell(name: str, lists: torch.Tensor, among_cold: torch.Tensor | None = None) -> None:
+        only = {} if among_cold is None else {"cold, of cold items alone": recall(among_cold, truth)["cold"]}
+        print(json.dumps({"model": name, **recall(lists, truth), **only}), flush=True)
+
+    by_text = nearest(query_texts, item_texts, truth, every)
+    tell("tf-idf", by_text, nearest(query_texts, item_texts, truth, cold))
+    for width in options.widths:
+        projection = GaussianRandomProjection(width, random_state=1).fit(item_texts)
+        pair = projection.transform(query_texts), projection.transform(item_texts)
+        tell(f"tf-idf in {width} dimensions", *(dense(*pair, truth, allowed) for allowed in (every, cold)))
+    if all((options.run / name).exists() for name in VECTORS):
+        own, asked = (pl.read_parquet(options.run / name)["embedding"].to_numpy() for name in VECTORS)
+        pair = asked[truth.queries.numpy()], own
+        lists = dense(*pair, truth, every)
+        tell("ssl-recall", lists, dense(*pair, truth, cold))
+        for places in options.places:
+            tell(f"ssl-recall, the last {places} places to tf-idf", mixed(lists, by_text, places))
+
+
+if __name__ == "__main__":
+    main()
