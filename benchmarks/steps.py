@@ -121,14 +121,15 @@ def products_of(options: argparse.Namespace, item_features: int, query_features:
     """Count the operations of a step's matrix products, as if all candidates were distinct: forward and twice back."""
     rows = options.batch_size
     items = rows + options.further_negatives
-    views = 2 * rows / options.ssl_every if options.ssl else 0
+    drawn = rows / options.ssl_every if options.ssl else 0  # items of the task, on average
+    beside = drawn if options.neighbours else 0
     sizes = [options.embedding_width, *options.hidden, options.width]
     total = 0.0
-    for many, features in ((rows, query_features), (items + views, item_features)):
+    for many, features in ((rows + beside, query_features), (items + 2 * drawn + beside, item_features)):
         widths = [features * sizes[0], *sizes[1:]]
         layers = sum(a * b for a, b in itertools.pairwise(widths))
         total += 6 * many * (layers + (widths[0] * widths[-1] if not options.no_straight else 0))
-    return total + float(6 * options.width * rows * (items + views / 2))
+    return total + float(6 * options.width * rows * (items + drawn + beside))
 
 
 def without_straight_path(tower: Tower) -> Callable[..., torch.Tensor]:
