@@ -22,6 +22,9 @@ VOCABULARY = {
 }
 
 
+AS_LISTS = "write lists in Parquet, or the values joined by '|'"
+_WRITTEN = r"^\s*\[.*\]\s*$"
+_NEARLY = 0.9  # of the texts that are there
 _WITHOUT_A_VALUE = {Kind.MULTI_VALUED: pl.List(pl.String), Kind.NUMERIC: pl.Float64()}
 
 
@@ -68,6 +71,8 @@ def clean(values: pl.Series, column: Column) -> pl.Series:
         values = values.clear(len(values)).cast(_WITHOUT_A_VALUE[column.kind])
     match column.kind:
         case Kind.MULTI_VALUED:
+            if column.separator in (None, "", ",") and (such := written_list(values)):
+                raise ValueError(f"holds lists written as text, such as {such!r}; {AS_LISTS}")
             lists = _finite(_split(values, column.separator) if column.separator else values, column)
             if not isinstance(lists.dtype, pl.List | pl.Array):
                 raise ValueError(f"is of type {values.dtype}, no list; give a separator, or call it categorical")
@@ -78,7 +83,8 @@ def clean(values: pl.Series, column: Column) -> pl.Series:
         case Kind.NUMERIC:
             if not (values.dtype.is_numeric() or values.dtype.is_temporal()):
                 other = "multi-valued" if values.dtype.is_nested() else "categorical"
-                raise ValueError(f"is of type {values.dtype}, no number; call it {other}")
+                told = nearly_numbers(values)
+                raise ValueError(f"is of type {values.dtype}, no number; {told or f'call it {other}'}")
             plain = values if values.dtype.is_decimal() else values.to_physical()
             return _finite(plain.cast(pl.Float64), column)
         case Kind.DENSE:
@@ -89,6 +95,30 @@ def clean(values: pl.Series, column: Column) -> pl.Series:
             if values.dtype.is_nested():
                 raise ValueError(f"is of type {values.dtype}; call it multi-valued or exclude it")
             return _finite(values, column).cast(pl.String)
+
+
+def written_list(values: pl.Series) -> str:
+    """Give one of the lists that a column of texts holds as Python or JSON writes them; nothing where it does not."""
+    present = values.drop_nulls() if values.dtype == pl.String else values.clear()
+    listed = present.filter(present.str.contains(_WRITTEN)) if len(present) else present
+    return str(listed[0]) if len(listed) > _NEARLY * len(present) else ""
+
+
+def nearly_numbers(values: pl.Series) -> str:
+    """Say what keeps a column of texts that are nearly all numbers from being one, and what to do; else nothing."""
+    present = values.drop_nulls() if values.dtype == pl.String else values.clear()
+    if not len(present):
+        return ""
+    texts = present.str.strip_chars()
+    with_point, number = (
+        text.cast(pl.Float64, strict=False).is_not_null() for text in (texts, texts.str.replace(",", ".", literal=True))
+    )
+    if number.sum() < _NEARLY * len(present):
+        return ""
+    commas, others = int((number & ~with_point).sum()), present.filter(~number)
+    why = [f"{len(others):,} are none, such as {others[0]!r}: leave them empty"] if len(others) else []
+    why += [f"{commas:,} have a decimal comma: write a point"] if commas else []
+    return f"{int(number.sum()):,} of {len(present):,} texts are numbers; {'; '.join(why) or 'write them as numbers'}"
 
 
 def first_values(lists: pl.Series, size: int) -> tuple[pl.Series, int]:

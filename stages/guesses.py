@@ -29,7 +29,7 @@ BATCH = 1024  # the default of train
 SSL_BATCH = 1024  # the default of train, too
 STEPS = 80  # of a pass over the log that are enough
 SEPARATORS = ("|", ";", ",")
-WRITTEN_LIST = r"^\s*\[.*\]\s*$"  # of Python or JSON
+DATE = r"^\s*\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}\b"  # as some program writes one
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,11 @@ def of_tables(log: "pl.DataFrame", items: "pl.DataFrame", queries: "pl.DataFrame
         query_id = queries_id = _query_id(log, item_id)
     rest = [name for name in log.columns if name not in {query_id, item_id}]
     times = sorted((name for name in rest if _holds_times(log[name])), key=lambda name: log.schema[name].is_integer())
-    unusable = [name for name in rest if _words(name) & TIME_WORDS and not _holds_times(log[name])]
+    unusable = [
+        name
+        for name in rest
+        if (_words(name) & TIME_WORDS or _look_like_dates(log[name])) and not _holds_times(log[name])
+    ]
     weights = [name for name in rest if WEIGHT_NAMES.match(name) and log.schema[name].is_numeric()]
     weight = weights[0] if weights else None
     middle = log[weight].cast(pl.Float64).drop_nulls().median() if weight else None
@@ -86,7 +90,15 @@ def of_column(values: "pl.Series") -> tuple[str, str]:
     import polars as pl
 
     from ssl_recall.features import Kind
-    from ssl_recall.vocabularies import Column, NotFiniteError, clean, guess_kind
+    from ssl_recall.vocabularies import (
+        AS_LISTS,
+        Column,
+        NotFiniteError,
+        clean,
+        guess_kind,
+        nearly_numbers,
+        written_list,
+    )
 
     if why := bad_name(values.name):
         return EXCLUDE, f"it {why}; rename the column to use it"
@@ -118,16 +130,14 @@ def of_column(values: "pl.Series") -> tuple[str, str]:
         return Kind.NUMERIC + option, f"{distinct:,} values, {missing}"
     told = ""
     if values.dtype == pl.String:
-        listed = present.filter(present.str.contains(WRITTEN_LIST))
-        if len(listed) > NEARLY * len(present):
-            why = f"lists written as text, such as {listed[0]!r}"
-            return EXCLUDE, f"{why}: write lists in Parquet, or values joined by '|', to use them"
-        told = _nearly_numbers(present)
+        if such := written_list(present):
+            return EXCLUDE, f"lists written as text, such as {such!r}: {AS_LISTS}, to use them"
+        told = nearly_numbers(present) if distinct > MANY else ""
         if not told and (separator := _separator(present)):
             return f"{Kind.MULTI_VALUED},separator={separator}", f"values joined by {separator!r}, {missing}"
     if distinct > NEAR_UNIQUE * len(present) and distinct > MANY:
-        return EXCLUDE, f"{distinct:,} values in {len(present):,} rows: nearly every row has its own{told}"
-    return kind, f"{distinct:,} values, {missing}{told}"
+        return EXCLUDE, told or f"{distinct:,} values in {len(present):,} rows: nearly every row has its own"
+    return kind, f"{distinct:,} values, {missing}{told and f'; {told}'}"
 
 
 def of_queries_column(values: "pl.Series", items: "pl.DataFrame") -> tuple[str, str]:
@@ -137,22 +147,6 @@ def of_queries_column(values: "pl.Series", items: "pl.DataFrame") -> tuple[str, 
         return own, why
     shared, _ = of_column(items[values.name])
     return (own, why) if shared.partition(",")[0] == own.partition(",")[0] else (shared, "as in the items")
-
-
-def _nearly_numbers(values: "pl.Series") -> str:
-    """Say what keeps a column of texts that are nearly all numbers, with decimal points or commas, from being one."""
-    import polars as pl
-
-    texts = values.str.strip_chars()
-    with_point, number = (
-        text.cast(pl.Float64, strict=False).is_not_null() for text in (texts, texts.str.replace(",", ".", literal=True))
-    )
-    if number.sum() < NEARLY * len(values) or values.n_unique() <= MANY:
-        return ""
-    commas, others = int((number & ~with_point).sum()), values.filter(~number)
-    why = [f"{len(others):,} are none, such as {others[0]!r}"] if len(others) else []
-    why += [f"{commas:,} have a decimal comma"] if commas else []
-    return f"; numbers as text ({', '.join(why) or 'all of them'}): written as numbers they can be numeric"
 
 
 def _separator(values: "pl.Series") -> str:
@@ -188,6 +182,14 @@ def _holds_times(values: "pl.Series") -> bool:
     return values.name.lower() in TIME_WORDS or any(3e8 * unit <= middle <= 5e9 * unit for unit in instants.UNITS)
 
 
+def _look_like_dates(values: "pl.Series") -> bool:
+    """Tell whether texts begin as dates do, of whatever order of day and month."""
+    import polars as pl
+
+    present = values.drop_nulls() if values.dtype == pl.String else values.clear()
+    return len(present) > 0 and int(present.str.contains(DATE).sum()) > NEARLY * len(present)
+
+
 def batch_size(interactions: int) -> int:
     """Give the largest power of two of which a pass over so many interactions has STEPS steps, 32 at least."""
     return max(32, 1 << max(interactions // STEPS, 1).bit_length() - 1)
@@ -211,8 +213,9 @@ def of_no_time(values: "pl.Series") -> str:
     import polars as pl
 
     plain = f"is of type {values.dtype}, which does not order the rows"
-    if values.dtype != pl.String:
+    if values.dtype != pl.String or values.null_count() == len(values):
         return plain
+    plain = f"holds texts such as {values.drop_nulls()[0]!r}, which do not order the rows"
     for read in (values.str.to_datetime, values.str.to_date):
         try:
             bad = read(strict=False).is_null() & values.is_not_null()
@@ -231,7 +234,9 @@ def _query_id(log: "pl.DataFrame", item_id: str) -> str:
     others = [
         name
         for name in log.columns
-        if name != item_id and _may_be_id(log[name]) and not (WEIGHT_NAMES.match(name) or _words(name) & TIME_WORDS)
+        if name != item_id
+        and _may_be_id(log[name])
+        and not (WEIGHT_NAMES.match(name) or _words(name) & TIME_WORDS or _look_like_dates(log[name]))
     ]
     if not others:
         raise SettingsError("--interactions: no column can be the query's id (text or whole numbers)", "NO_IDS")

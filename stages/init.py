@@ -2,6 +2,7 @@
 
 import json
 import re
+import tomllib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -85,14 +86,24 @@ def init(
             *_features(asked[[c for c in asked.columns if c != found.queries_id]], guess, large_asked),
         ]
     lines += _defaults(log.height, catalogue.height)
+    text = "\n".join(lines) + "\n"
     with publish.replacing(output) as file:
-        file.write(("\n".join(lines) + "\n").encode())
+        file.write(text.encode())
     if found.unusable_time is not None:
         console.warn(
             f"{found.unusable_time} {guesses.of_no_time(log[found.unusable_time])}: write dates, "
-            "datetimes or integers, or the split is by a hash and not by time"
+            "datetimes (2024-01-29 12:05) or integers, or the split is by a hash and not by time"
         )
+    if left_out := _left_out(text):
+        console.out.print(f"left out: {console.printable(', '.join(left_out))} (the file says why)", soft_wrap=True)
     console.out.print(f"{output}: look over the guesses, then run: ssl-recall run --config {output}", soft_wrap=True)
+
+
+def _left_out(text: str) -> list[str]:
+    """Name the columns that the settings leave out."""
+    prepare = tomllib.loads(text)["prepare"]
+    kinds = [pair for side in ("item_features", "query_features") for pair in prepare.get(side, {}).items()]
+    return [name for name, kind in kinds if kind == feature_columns.EXCLUDE]
 
 
 def _queries(path: Path | None, described: float) -> Iterator[str]:

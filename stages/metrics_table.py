@@ -79,14 +79,17 @@ def notes(figures: Figures, names: list[str], k: int) -> Iterator[str]:
     elif rare := [f"{n:,} {part}" for part, n in sizes.items() if 0 < n < FEW]:
         yield few(", ".join(rare))
     if k > EASY * items:
-        yield f"{k} of {items:,} items are a tenth of the catalogue or more, easy to be among; try a smaller --k"
+        yield (
+            f"{k} of {items:,} items are a tenth of the catalogue or more, easy to be among; try a smaller k "
+            "(evaluate --k, or k = [..] under [evaluate])"
+        )
 
 
 def unbeaten(popular: float, own: float) -> str:
     """Say what to try where the model recalls no more than most-popular."""
     return (
         f"most popular recalls as much as the model or more ({popular:.3f}, {own:.3f}): too few steps, or a log in "
-        "which little but popularity is to be learned; smaller batches, more epochs and --history are what to try"
+        "which little but popularity is to be learned; smaller batches, more epochs and a history are what to try"
     )
 
 

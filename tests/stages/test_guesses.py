@@ -101,9 +101,15 @@ def test_a_column_is_guessed_from_its_type_name_and_values(name: str) -> None:
     ("texts", "said"),
     [
         (["['a', 'b']", "[]"] * 100, "lists written as text, such as \"['a', 'b']\""),
-        ([*["n/a"] * 3, *(f"{n % 150}.5" for n in range(300))], "numbers as text (3 are none, such as 'n/a'): written"),
-        ([f"{n % 150},5" for n in range(300)], "numbers as text (300 have a decimal comma): written"),
-        (["?", *(f"{n % 150},5" for n in range(300))], "(1 are none, such as '?', 300 have a decimal comma)"),
+        (
+            [*["n/a"] * 3, *(f"{n % 150}.5" for n in range(300))],
+            "300 of 303 texts are numbers; 3 are none, such as 'n/a': leave them empty",
+        ),
+        ([f"{n % 150},5" for n in range(300)], "300 of 300 texts are numbers; 300 have a decimal comma: write a point"),
+        (
+            ["?", *(f"{n % 150},5" for n in range(300))],
+            "1 are none, such as '?': leave them empty; 300 have a decimal comma",
+        ),
     ],
 )
 def test_texts_that_hold_something_else_are_told(texts: list[str], said: str) -> None:
@@ -112,7 +118,7 @@ def test_texts_that_hold_something_else_are_told(texts: list[str], said: str) ->
 
 @pytest.mark.parametrize("texts", [["a", "b", "n/a"] * 100, [f"{n % 90}.5" for n in range(300)]])
 def test_texts_that_are_texts_are_not_told_of(texts: list[str]) -> None:
-    assert "numbers as text" not in guesses.of_column(pl.Series("x", texts))[1]
+    assert "are numbers" not in guesses.of_column(pl.Series("x", texts))[1]
 
 
 @pytest.mark.parametrize("csv", [False, True])
@@ -133,7 +139,9 @@ def test_the_value_that_is_no_time_is_named() -> None:
         assert guesses.of_no_time(bad) == (
             "holds 1 values of 22 that are no times, such as 'yesterday' in row 7 (the first is 0)"
         )
-    assert guesses.of_no_time(pl.Series("at", ["noon", "dusk"])).startswith("is of type String")
+    assert guesses.of_no_time(pl.Series("at", ["noon", "dusk"])) == (
+        "holds texts such as 'noon', which do not order the rows"
+    )
     assert guesses.of_no_time(pl.Series("at", [1.5, 2.5])).startswith("is of type Float64")
 
 
@@ -150,6 +158,8 @@ def test_the_value_that_is_no_time_is_named() -> None:
         ("timestamp", [None] * (R - 1) + [SECONDS], True),
         ("timestamp", [SECONDS] * R, True),
         ("created_at", ["2024-01-01"] * R, True),
+        ("when?", [f"01/{1 + n % 28:02}/2024 12:05 PM" for n in range(R)], True),
+        ("when?", ["1/2/24", *["soon"] * (R - 1)], None),
         ("timestamp", [SECONDS + n / 2 for n in range(R)], True),
     ],
 )
@@ -167,12 +177,15 @@ def test_a_datetime_goes_before_a_number() -> None:
 def test_a_time_that_cannot_be_used_is_named_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     settings(log(created_at=["2024-01-01"] * R), items())
-    assert '# timestamp = "created_at"  # is of type String, which' in Path("ssl-recall.toml").read_text()
+    assert (
+        "# timestamp = \"created_at\"  # holds texts such as '2024-01-01', which" in Path("ssl-recall.toml").read_text()
+    )
 
 
 @pytest.mark.parametrize("name", ["reader", "uid", "userId", "buyer"])
 def test_the_query_is_no_time_no_weight_and_not_one_a_row(name: str) -> None:
     others = {"timestamp": range(SECONDS, SECONDS + R), "count": range(R), "event": range(R), "channel": ["web"] * R}
+    others |= {"seen": [f"{1 + n % 12}/{1 + n % 28}/2024 {n % 7}:05 PM" for n in range(R)]}
     table = pl.DataFrame(others).hstack(log().rename({"user_id": name}))
     assert guesses.of_tables(table, items(), None).query_id == name
 
