@@ -23,8 +23,11 @@ VOCABULARY = {
 
 
 AS_LISTS = "write lists in Parquet, or the values joined by '|'"
-_WRITTEN = r"^\s*\[.*\]\s*$"
-_NEARLY = 0.9  # of the texts that are there
+_WRITTEN = (
+    r"""(?s)^\s*\[\s*(\]|['"].*['"]\s*\]|-?[\d.]+([,\s]+-?[\d.]+)*\s*\])\s*$"""  # [], ['a'], [1, 2]; not [a] b [c]
+)
+_LONGEST = 60  # characters of a text that is shown
+_NEARLY = 0.9  # more than this share of the texts that are there
 _WITHOUT_A_VALUE = {Kind.MULTI_VALUED: pl.List(pl.String), Kind.NUMERIC: pl.Float64()}
 
 
@@ -98,27 +101,36 @@ def clean(values: pl.Series, column: Column) -> pl.Series:
 
 
 def written_list(values: pl.Series) -> str:
-    """Give one of the lists that a column of texts holds as Python or JSON writes them; nothing where it does not."""
-    present = values.drop_nulls() if values.dtype == pl.String else values.clear()
+    """Give one of the lists that a column of texts holds as Python, JSON or numpy writes them; nothing where none."""
+    present = values.drop_nulls() if values.dtype == pl.String else values.clear(0)
     listed = present.filter(present.str.contains(_WRITTEN)) if len(present) else present
-    return str(listed[0]) if len(listed) > _NEARLY * len(present) else ""
+    return shown(listed[0]) if len(listed) > _NEARLY * len(present) else ""
 
 
 def nearly_numbers(values: pl.Series) -> str:
-    """Say what keeps a column of texts that are nearly all numbers from being one, and what to do; else nothing."""
-    present = values.drop_nulls() if values.dtype == pl.String else values.clear()
-    if not len(present):
+    """Say what keeps a column of texts that are nearly all numbers from being one, and what to do; else nothing.
+
+    A text with two commas is a list, one that begins with 0 and a digit a label.
+    """
+    present = values.drop_nulls() if values.dtype == pl.String else values.clear(0)
+    texts = present.str.strip_chars() if len(present) else present
+    if not len(present) or int(texts.str.count_matches(",", literal=True).max()) > 1:  # type: ignore[arg-type]
         return ""
-    texts = present.str.strip_chars()
     with_point, number = (
-        text.cast(pl.Float64, strict=False).is_not_null() for text in (texts, texts.str.replace(",", ".", literal=True))
+        text.cast(pl.Float64, strict=False).is_finite().fill_null(False)
+        for text in (texts, texts.str.replace(",", ".", literal=True))
     )
-    if number.sum() < _NEARLY * len(present):
+    if texts.str.contains(r"^0\d").any() or number.sum() <= _NEARLY * len(present):
         return ""
     commas, others = int((number & ~with_point).sum()), present.filter(~number)
-    why = [f"{len(others):,} are none, such as {others[0]!r}: leave them empty"] if len(others) else []
+    why = [f"{len(others):,} are none, such as {shown(others[0])!r}: leave them empty"] if len(others) else []
     why += [f"{commas:,} have a decimal comma: write a point"] if commas else []
     return f"{int(number.sum()):,} of {len(present):,} texts are numbers; {'; '.join(why) or 'write them as numbers'}"
+
+
+def shown(text: str) -> str:
+    """Cut a text to what a message can hold."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
 def first_values(lists: pl.Series, size: int) -> tuple[pl.Series, int]:

@@ -24,7 +24,7 @@ LABEL_WORDS = {"id", "code", "key", "zip", "zipcode", "postcode"}  # numbers und
 WEIGHT_NAMES = re.compile(r"^(rating|weight|score|stars?|quantity|count|value|plays?|clicks?)s?$", re.I)
 MANY = 100  # distinct whole numbers from which they are taken for amounts and not for names
 NEAR_UNIQUE = 0.8
-NEARLY = 0.9  # of the rows that ids have values of their own for, at the least
+NEARLY = 0.9  # of the rows: what has a value of its own for more of them is an id, what begins as a date does a time
 BATCH = 1024  # the default of train
 SSL_BATCH = 1024  # the default of train, too
 STEPS = 80  # of a pass over the log that are enough
@@ -132,7 +132,7 @@ def of_column(values: "pl.Series") -> tuple[str, str]:
     if values.dtype == pl.String:
         if such := written_list(present):
             return EXCLUDE, f"lists written as text, such as {such!r}: {AS_LISTS}, to use them"
-        told = nearly_numbers(present) if distinct > MANY else ""
+        told = nearly_numbers(present) if distinct > MANY and not _words(values.name) & LABEL_WORDS else ""
         if not told and (separator := _separator(present)):
             return f"{Kind.MULTI_VALUED},separator={separator}", f"values joined by {separator!r}, {missing}"
     if distinct > NEAR_UNIQUE * len(present) and distinct > MANY:
@@ -215,7 +215,9 @@ def of_no_time(values: "pl.Series") -> str:
     plain = f"is of type {values.dtype}, which does not order the rows"
     if values.dtype != pl.String or values.null_count() == len(values):
         return plain
-    plain = f"holds texts such as {values.drop_nulls()[0]!r}, which do not order the rows"
+    from ssl_recall.vocabularies import shown
+
+    plain = f"holds texts such as {shown(values.drop_nulls()[0])!r}, which do not order the rows"
     for read in (values.str.to_datetime, values.str.to_date):
         try:
             bad = read(strict=False).is_null() & values.is_not_null()
@@ -224,7 +226,7 @@ def of_no_time(values: "pl.Series") -> str:
         rows = bad.arg_true()
         if 0 < len(rows) < len(values) / 2:
             first = int(rows[0])
-            such = f"such as {values[first]!r} in row {first} (the first is 0)"
+            such = f"such as {shown(values[first])!r} in row {first} (the first is 0)"
             return f"holds {len(rows):,} values of {len(values):,} that are no times, {such}"
     return plain
 

@@ -1,4 +1,4 @@
-"""What content alone recalls: TF-IDF over all values that queries and items share, exact and in vectors of some width.
+"""What content alone recalls: TF-IDF over the values that queries and items share, exact and in vectors of some width.
 
     python benchmarks/quality/content.py --run runs/debian-0.1 --widths 64 128 256
 
@@ -11,7 +11,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import scipy.sparse as sp
 import torch
 from sklearn.feature_extraction.text import TfidfTransformer
@@ -19,7 +18,7 @@ from sklearn.preprocessing import normalize
 from sklearn.random_projection import GaussianRandomProjection
 
 from ssl_recall import metrics, retrieval
-from ssl_recall.features import FIRST, EncodedTable
+from ssl_recall.features import FIRST, EncodedTable, Kind
 from stages import evaluate, models, processor, reader
 
 K = 50
@@ -37,7 +36,7 @@ READS = (
 
 
 def counts_of(table: EncodedTable, sizes: dict[str, int]) -> sp.csr_matrix:
-    """Count the values of some vocabularies, one block of columns each: (N, sum of sizes)."""
+    """Count the values of some vocabularies, a feature each and a block of columns: (N, sum of sizes)."""
     bags, lengths = table.offsets.numpy(), np.diff(table.offsets.numpy())
     row, feature = np.divmod(np.repeat(np.arange(len(lengths)), lengths), len(table.names))
     codes, blocks = table.codes.numpy()[: bags[-1]], []
@@ -65,7 +64,8 @@ def recall(lists: torch.Tensor, truth: evaluate.Truth) -> dict[str, float]:
     """Give recall@K by slice."""
     hit = metrics.hits(lists, truth.pair_rows, truth.pair_items).any(1)
     parts = metrics.slices(truth.counts).items()
-    return {name: round(hit[part[truth.pair_items]].double().mean().item(), 4) for name, part in parts}
+    found = {name: hit[part[truth.pair_items]].double().mean().item() for name, part in parts}
+    return {name: round(value, 4) for name, value in found.items() if not np.isnan(value)}
 
 
 def dense(queries: np.ndarray, items: np.ndarray, truth: evaluate.Truth, allowed: np.ndarray) -> torch.Tensor:
@@ -91,11 +91,15 @@ def main() -> None:
     parser.add_argument("--places", type=int, nargs="*", default=[5, 10, 15, 20])
     options = parser.parse_args()
     processor.use(1, torch.device("cpu"))
-    with reader.reading(options.run, READS) as job:
+    vectors = [name for name in VECTORS if (options.run / name).exists()]
+    with reader.reading(options.run, [*READS, *vectors]) as job:
         truth, (items, queries) = evaluate.truth_of(job), models.tables(job)
         features = job.read("features.parquet")
+        own = [job.read(name)["embedding"].to_numpy() for name in vectors]
     sizes = dict(features.select("vocabulary", "codes").unique(maintain_order=True).iter_rows())
-    sizes = {name: sizes[name] for name in items.vocabularies if name in queries.vocabularies}
+    described = [name for name, kind in zip(items.vocabularies, items.kinds, strict=True) if kind is not Kind.ID]
+    sizes = {name: sizes[name] for name in described if name in queries.vocabularies}
+    assert sizes, "queries and items share no feature"
     found = counts_of(items, sizes)
     weigh = TfidfTransformer().fit(found)
     item_texts = weigh.transform(found)
@@ -103,7 +107,7 @@ def main() -> None:
     every, cold = np.ones(items.rows, bool), (truth.counts == 0).numpy()
 
     def tell(name: str, lists: torch.Tensor, among_cold: torch.Tensor | None = None) -> None:
-        only = {} if among_cold is None else {"cold, of cold items alone": recall(among_cold, truth)["cold"]}
+        only = {} if among_cold is None else {"cold, of cold items alone": recall(among_cold, truth).get("cold")}
         print(json.dumps({"model": name, **recall(lists, truth), **only}), flush=True)
 
     by_text = nearest(query_texts, item_texts, truth, every)
@@ -112,9 +116,8 @@ def main() -> None:
         projection = GaussianRandomProjection(width, random_state=1).fit(item_texts)
         pair = projection.transform(query_texts), projection.transform(item_texts)
         tell(f"tf-idf in {width} dimensions", *(dense(*pair, truth, allowed) for allowed in (every, cold)))
-    if all((options.run / name).exists() for name in VECTORS):
-        own, asked = (pl.read_parquet(options.run / name)["embedding"].to_numpy() for name in VECTORS)
-        pair = asked[truth.queries.numpy()], own
+    if len(own) == len(VECTORS):
+        pair = own[1][truth.queries.numpy()], own[0]
         lists = dense(*pair, truth, every)
         tell("ssl-recall", lists, dense(*pair, truth, cold))
         for places in options.places:

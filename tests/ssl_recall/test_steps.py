@@ -129,7 +129,15 @@ def large(further: int = 0) -> tuple[TrainingData, Objective]:
     rows = 100
     bags = [bag for i in range(rows) for bag in ([i + 2], [i % 7 + 2, i % 5 + 2], [1 - i % 2])]
     table = table_of(KINDS, bags, torch.randn(rows, 2, generator=source))
-    drawn = [(int(q), 0, int(i)) for q, i in zip(torch.arange(LARGE) % 8, torch.randperm(LARGE) % rows, strict=True)]
+    shuffled = torch.randperm(LARGE, generator=torch.Generator().manual_seed(1))
+    drawn = [
+        (int(q), 0, int(i))
+        for q, i in zip(
+            torch.arange(LARGE) % 8,
+            shuffled % rows,
+            strict=True,
+        )
+    ]
     queries, times, items = (torch.tensor([event[at] for event in drawn]) for at in range(3))
     log = batches.interactions(*(side[torch.argsort(queries, stable=True)] for side in (queries, items)), 8, times)
     counts = torch.bincount(items, minlength=rows)

@@ -19,7 +19,9 @@ from ssl_recall.vocabularies import (
     first_values,
     guess_kind,
     listed,
+    nearly_numbers,
     vocabulary,
+    written_list,
 )
 
 NAN, INF = math.nan, math.inf
@@ -294,3 +296,43 @@ def test_nan_and_infinity_are_missing_where_that_is_declared(values: pl.Series, 
 def test_a_column_that_cannot_be_its_kind_is_refused(values: pl.Series, kind: Kind, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         clean(values, Column("c", kind))
+
+
+LISTS = ["[]", " [ 'a' ] ", '["a", "b"]', "[1, 2]", "[1.5 -2\n 3]"]
+NO_LISTS = ["a", "[Rec] a [Live]", "[red]", "[0-10]", "x ['a']", "['a'] x"]
+
+
+@pytest.mark.parametrize("text", LISTS)
+def test_a_list_is_known_however_it_is_written(text: str) -> None:
+    assert written_list(pl.Series([text, None])) == text
+    assert written_list(pl.Series([text] * 19 + ["a"])) == text
+    assert written_list(pl.Series([text] * 18 + ["a"] * 2)) == ""
+
+
+@pytest.mark.parametrize("text", NO_LISTS)
+def test_brackets_make_no_list(text: str) -> None:
+    assert written_list(pl.Series([text] * 3)) == ""
+
+
+def test_what_holds_no_text_is_no_written_list_and_no_number() -> None:
+    for values in (pl.Series([None, None], dtype=pl.String), pl.Series([["[1]"]]), pl.Series([1.5]), pl.Series([])):
+        assert (written_list(values), nearly_numbers(values)) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        (["1.5", " 2 ", "-3e2"], "3 of 3 texts are numbers; write them as numbers"),
+        ([" 1,5"] * 19 + ["?"], "19 of 20 texts are numbers; 1 are none, such as '?': leave them empty; 19 have a "),
+        (["1"] * 19 + ["nan"], "19 of 20 texts are numbers; 1 are none, such as 'nan'"),
+        (["1"] * 19 + ["x" * 99], f"1 are none, such as '{'x' * 57}...'"),
+        (["1"] * 18 + ["x"] * 2, None),
+        (["1,2,3", "1", "2"], None),
+        (["1,234,567", "2"], None),
+        (["01", "2", "3"], None),
+        (["0.5", "0", "0,5"], "1 have a decimal comma: write a point"),
+    ],
+)
+def test_what_keeps_texts_from_being_numbers_is_told(texts: list[str], said: str | None) -> None:
+    found = nearly_numbers(pl.Series([*texts, None]))
+    assert said in found if said else found == ""

@@ -116,9 +116,24 @@ def test_texts_that_hold_something_else_are_told(texts: list[str], said: str) ->
     assert said in guesses.of_column(pl.Series("x", texts))[1]
 
 
-@pytest.mark.parametrize("texts", [["a", "b", "n/a"] * 100, [f"{n % 90}.5" for n in range(300)]])
-def test_texts_that_are_texts_are_not_told_of(texts: list[str]) -> None:
-    assert "are numbers" not in guesses.of_column(pl.Series("x", texts))[1]
+NUMBERS = [f"{n}.5" for n in range(300)]
+
+
+@pytest.mark.parametrize(
+    ("name", "texts"),
+    [("x", ["a", "b", "n/a"] * 100), ("x", [f"{n % 100}.5" for n in range(300)]), ("zip_code", NUMBERS)],
+)
+def test_texts_that_are_texts_are_not_told_of(name: str, texts: list[str]) -> None:
+    assert "are numbers" not in guesses.of_column(pl.Series(name, texts))[1]
+
+
+def test_numbers_that_are_texts_are_left_out_for_that_reason_and_lists_of_numbers_are_lists() -> None:
+    assert guesses.of_column(pl.Series("x", NUMBERS)) == (
+        "exclude",
+        "300 of 300 texts are numbers; write them as numbers",
+    )
+    lists = [",".join(str(n * (i + 7) % 41) for i in range(1 + n % 3)) for n in range(900)]
+    assert guesses.of_column(pl.Series("x", lists))[0] == "multi-valued,separator=,"
 
 
 @pytest.mark.parametrize("csv", [False, True])
