@@ -118,7 +118,10 @@ def products_a_second(device: torch.device, *, bf16: bool) -> float:
 
 
 def products_of(options: argparse.Namespace, item_features: int, query_features: int) -> float:
-    """Count the operations of a step's matrix products, as if all candidates were distinct: forward and twice back."""
+    """Count the operations of a step's matrix products: forward and twice back.
+
+    As if all candidates were distinct, and where queries are items, whose tower asks for neighbours.
+    """
     rows = options.batch_size
     items = rows + options.further_negatives
     drawn = rows / options.ssl_every if options.ssl else 0  # items of the task, on average
