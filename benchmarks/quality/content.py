@@ -2,8 +2,8 @@
 
     python benchmarks/quality/content.py --run runs/debian-0.1 --widths 64 128 256
 
-An upper mark for cold items of a log whose queries are items: whole texts against vectors of a model's width. Where the
-run folder has exported vectors, they are measured too, and lists whose last places go to what content finds first.
+A mark to hold the cold items of a log whose queries are items against; nothing is trained. Where the run folder has
+exported vectors, they are measured too, and lists whose last places go to what content finds first.
 """
 
 import argparse
