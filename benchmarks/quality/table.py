@@ -15,10 +15,6 @@ from stages import ablation_table
 from stages.metrics_table import SLICES
 
 BENCHMARKS = Path(__file__).parents[1]
-BOOTSTRAP = (
-    "Measured by an earlier version: its intervals are a bootstrap over queries and seeds, which finds half "
-    "of the variance between two seeds and two thirds of that between three."
-)
 TOO_LITTLE = 0.01  # of recall, for a relative difference to be worth telling
 BEGIN, END = "<!-- begin: made by quality/table.py -->\n", "<!-- end -->\n"
 
@@ -74,8 +70,6 @@ def arms(path: Path) -> Iterator[str]:
     seeds = max(frame.filter(pl.col("arm") != "most-popular")["seeds"].to_list())
     plural = "s" if seeds != 1 else ""
     yield f"### {data}, {float(fraction):.0%} of the training interactions: arms, {seeds} seed{plural}\n"
-    if "by_seed" not in frame.columns and seeds > 1:
-        yield f"{BOOTSTRAP}\n"
     table = ablation_table.markdown(frame, "").splitlines()
     yield from (line for line in table if line.startswith("|"))
     yield ""
