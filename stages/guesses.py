@@ -29,7 +29,9 @@ BATCH = 1024  # the default of train
 SSL_BATCH = 1024  # the default of train, too
 STEPS = 80  # of a pass over the log that are enough
 SEPARATORS = ("|", ";", ",")
-DATE = r"^\s*\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}\b"  # as some program writes one
+DATE = (  # as some program writes one, alone or before a time of day; no 10.0.0.12, no 2024-01-05-session-7
+    r"^\s*(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](\d{4}|\d{2}))([ T,].*)?$"
+)
 
 
 @dataclass(frozen=True)

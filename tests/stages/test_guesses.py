@@ -205,6 +205,13 @@ def test_the_query_is_no_time_no_weight_and_not_one_a_row(name: str) -> None:
     assert guesses.of_tables(table, items(), None).query_id == name
 
 
+@pytest.mark.parametrize("written", ["2024-01-{:02}-session", "10.0.0.{}", "1.2.{:03}"])
+def test_ids_that_begin_as_dates_do_may_be_the_querys(written: str) -> None:
+    table = log().with_columns(visit=pl.Series([written.format(1 + n % 28) for n in range(R)])).drop("user_id")
+    found = guesses.of_tables(table, items(), None)
+    assert (found.query_id, found.unusable_time) == ("visit", None)
+
+
 def test_a_log_without_a_column_for_the_query_is_refused() -> None:
     with pytest.raises(SettingsError, match="NO_IDS: --interactions: no column can be the query's id"):
         guesses.of_tables(log().drop("user_id"), items(), None)
