@@ -37,9 +37,9 @@ READS = (
 
 def counts_of(table: EncodedTable, sizes: dict[str, int]) -> sp.csr_matrix:
     """Count the values of some vocabularies, a feature each and a block of columns: (N, sum of sizes)."""
-    bags, lengths = table.offsets.numpy(), np.diff(table.offsets.numpy())
+    lengths = np.diff(table.offsets.numpy())
     row, feature = np.divmod(np.repeat(np.arange(len(lengths)), lengths), len(table.names))
-    codes, blocks = table.codes.numpy()[: bags[-1]], []
+    codes, blocks = table.codes.numpy(), []
     for name, size in sizes.items():
         kept = (feature == table.vocabularies.index(name)) & (codes >= FIRST)
         ones = np.ones(int(kept.sum()), np.float32)
@@ -99,7 +99,8 @@ def main() -> None:
     sizes = dict(features.select("vocabulary", "codes").unique(maintain_order=True).iter_rows())
     described = [name for name, kind in zip(items.vocabularies, items.kinds, strict=True) if kind is not Kind.ID]
     sizes = {name: sizes[name] for name in described if name in queries.vocabularies}
-    assert sizes, "queries and items share no feature"
+    if not sizes:
+        parser.error(f"{options.run}: queries and items share no feature but ids")
     found = counts_of(items, sizes)
     weigh = TfidfTransformer().fit(found)
     item_texts = weigh.transform(found)
