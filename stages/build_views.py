@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 READS = ("items.parquet", "features.parquet", "mutual_information.parquet")
 WRITES = ("views.parquet",)
+PAIRS = 32  # of views per item: what they bring is in DECISIONS.md
+PAIRS_OF_MANY = 8  # where 32 would take gigabytes
+MANY_ITEMS = 1_000_000
 
 
 class Transform(StrEnum):
@@ -62,7 +65,10 @@ def build_views(
         float, typer.Option(min=0.0, max=1.0, help="Share of the values of multi-valued features dropped; 0 for none.")
     ] = 0.3,
     mask_rate: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of features hidden by random-mask.")] = 0.5,
-    variants: Annotated[int, typer.Option(min=1, max=1000, help="Pairs of views per item.")] = 8,
+    variants: Annotated[
+        int | None,
+        typer.Option(min=1, max=1000, help="Pairs of views per item. [default: 32; 8 of more than a million items]"),
+    ] = None,
     measure: Annotated[Measure, typer.Option(help="What correlated goes by.")] = Measure.MI_NORMALISED,
     id_view: Annotated[
         IdView,
@@ -89,7 +95,14 @@ def build_views(
         table = models.table(job, "items.parquet", job.read("features.parquet").filter(side="item"))
         job.write_parts("views.parquet", drawn(job, table, settings))
         features = len(_hideable(table, id_view))
-        job.done(f"{table.rows:,} items, {features} features, {variants} pairs of views, {transform}")
+        pairs = pairs_of(settings, table.rows)
+        job.done(f"{table.rows:,} items, {features} features, {pairs} pairs of views, {transform}")
+
+
+def pairs_of(settings: dict[str, Any], items: int) -> int:
+    """Give how many pairs of views an item has: what is asked for, or what so many items leave room for."""
+    asked: int | None = settings["variants"]
+    return asked or (PAIRS if items <= MANY_ITEMS else PAIRS_OF_MANY)
 
 
 def drawn(job: reader.Reader, table: "EncodedTable", settings: dict[str, Any]) -> "Iterator[pl.DataFrame]":
@@ -104,7 +117,7 @@ def drawn(job: reader.Reader, table: "EncodedTable", settings: dict[str, Any]) -
     similarity = None
     if transform is Transform.CORRELATED:
         similarity = _similarity(job.read("mutual_information.parquet"), hideable, settings["measure"])
-    seed, variants = settings["seed"], settings["variants"]
+    seed, variants = settings["seed"], pairs_of(settings, table.rows)
     seeds: list[int | None] = [None] * variants
     if similarity is not None:
         seeds = [views.seed_feature(seed, variant, len(hideable)) for variant in range(variants)]

@@ -29,9 +29,6 @@ queries_are_items = false  # both are small numbers
 
 [prepare.item_features]
 {features}
-
-[train]
-history = 20
 """
 
 

@@ -16,7 +16,8 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from stages import arms, cli
+from ssl_recall import views
+from stages import arms, build_views, cli
 from stages.errors import SettingsError
 
 TOOL = Path(sys.executable).with_name("ssl-recall")
@@ -218,17 +219,34 @@ def test_the_arms_of_a_seed_begin_with_the_same_weights(shop: Path) -> None:
 
 def test_an_arm_draws_its_own_views_with_the_seed_of_its_training(shop: Path) -> None:
     few("--arm", "correlated-no-dropout", "--arm", "spread-out")
-    for arm, views in (
+    for arm, drawn in (
         ("spread-out", {"transform": "dropout", "value_dropout": 0.0}),
         ("correlated-no-dropout", {"transform": "correlated", "value_dropout": 0.0}),
         ("random-mask", {"transform": "random-mask", "value_dropout": 0.3}),
     ):
         for seed in (1, 2):
             told = about(shop, arm, seed)
-            assert (views | {"seed": seed, "variants": 2}).items() <= told["views"].items()
+            assert (drawn | {"seed": seed, "variants": 2}).items() <= told["views"].items()
             assert told["train"]["seed"] == seed
     assert about(shop, "no-ssl")["views"] is None
     assert not any(name.startswith("ssl_") for name in about(shop, "no-ssl")["train"])
+
+
+def test_an_arm_that_names_no_number_of_views_has_as_many_as_build_views_draws(
+    shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = shop / "ssl-recall.toml"
+    settings.write_text(settings.read_text().replace("variants = 2\n", ""))
+    asked: list[int] = []
+    packed = views.packed
+
+    def counted(*of: Any) -> views.Packed:
+        asked.append(of[-1])
+        return packed(*of)
+
+    monkeypatch.setattr(views, "packed", counted)
+    few()
+    assert asked == [build_views.PAIRS] * 2  # random-mask with two seeds
 
 
 @pytest.mark.parametrize(
