@@ -129,8 +129,8 @@ def bench_steps(run: Path, peers: dict[str, str], repeat: int, threads: int) -> 
             "no SSL, no straight path": [*own, "--no-straight"],
             "the same in float32": [*own, "--no-straight", "--precision", "float32"],
             "SSL, M = B": [*own, "--ssl"],
-            "SSL, M = B, every fourth step": [*own, "--ssl", "--ssl-every", "4"],
-            "the same with neighbours": [*own, "--ssl", "--ssl-every", "4", "--neighbours"],
+            "SSL, M = B, every eighth step": [*own, "--ssl", "--ssl-every", "8"],
+            "the same with neighbours": [*own, "--ssl", "--ssl-every", "8", "--neighbours"],
         }
         for name, python in peers.items():
             script = next(HERE.glob(f"peers/{name}*.py"))

@@ -50,7 +50,7 @@ def train(
             max=1000,
             help="Every n-th step has the self-supervised task, there with n times its weight; 1: every step.",
         ),
-    ] = 4,
+    ] = 8,
     ssl_neighbour_weight: Annotated[
         float,
         typer.Option(

@@ -23,7 +23,6 @@ DATA = ("debian", "ml-1m", "completejourney")
 GOALS = ("all", "tail", "cold")
 KINDS = {
     "": "no SSL, same settings",
-    "-no-history": "no SSL, same settings, both without a history",
     "-against-tuned-no-ssl": "no SSL with its best-tuned settings",
     "-tuned": "no SSL, each with its own best-tuned settings",
 }

@@ -1,0 +1,67 @@
+"""Recall@50 of a slice's test pairs among that slice's items alone: a page of new, or of niche, items.
+
+    python benchmarks/quality/shelves.py --runs runs/ml-1m-seed-1 runs/ml-1m-seed-2
+
+Where a few items take most of every list, recall over the whole catalogue says nothing of the others; this says whether
+the vectors tell them apart. A run folder is a seed of training: each has the same split and exported vectors of both
+models (`train`, `train --no-ssl`, `export-embeddings` with and without `--no-ssl`). The difference has its 95 %
+interval over queries and seeds; `chance` is what a list drawn from the slice recalls.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from ssl_recall import intervals, metrics, retrieval
+from stages import evaluate, processor, reader
+
+K = 50
+MODELS = {"no-ssl": "no-ssl/", "ssl": ""}
+READS = ("train.parquet", "validation.parquet", "test.parquet", "popularity.parquet")
+FILES = tuple(f"{folder}{side}_embeddings.parquet" for folder in MODELS.values() for side in ("item", "query"))
+
+
+def found_among(items: torch.Tensor, queries: torch.Tensor, truth: evaluate.Truth, shelf: torch.Tensor) -> torch.Tensor:
+    """Say of each test pair whose item is on the shelf (N,) whether it is among its query's K nearest there: (P',)."""
+    barred = torch.where(shelf, 0.0, -9.0)[:, None]
+    asked = torch.cat([queries[truth.queries], torch.ones(len(truth.queries), 1)], 1)
+    lists, _ = retrieval.top_k(asked, torch.cat([items, barred], 1), K, truth.known)
+    kept = shelf[truth.pair_items]
+    return metrics.hits(lists, truth.pair_rows[kept], truth.pair_items[kept]).any(1).double()
+
+
+def main() -> None:
+    """Print a row of Markdown for each slice."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, nargs="+", required=True)
+    options = parser.parse_args()
+    processor.use(1, torch.device("cpu"))
+    vectors = []
+    for run in options.runs:
+        with reader.reading(run, [*READS, *FILES]) as job:
+            truth = evaluate.truth_of(job)
+            vectors.append([torch.from_numpy(job.read(file)["embedding"].to_numpy().copy()) for file in FILES])
+    print("| slice | items | pairs | chance | no-ssl | ssl | difference |\n" + "| --- |" + " ---: |" * 6)
+    for name, shelf in metrics.slices(truth.counts).items():
+        rows = truth.pair_rows[shelf[truth.pair_items]]
+        if not len(rows):
+            continue
+        hit = torch.stack(
+            [torch.stack([found_among(i, q, truth, shelf) for i, q in (of[:2], of[2:])]) for of in vectors]
+        )  # (seeds, 2, P')
+        gained = torch.zeros(len(vectors), len(truth.queries), 1, dtype=torch.float64)
+        gained.index_add_(1, rows, (hit[:, 1] - hit[:, 0])[..., None])
+        asked = torch.bincount(rows, minlength=len(truth.queries)).double()[:, None]
+        low, high = (end.item() for end in intervals.over_seeds(gained, asked))
+        old, new = hit.mean((0, 2)).tolist()
+        chance = min(K / int(shelf.sum()), 1)
+        print(
+            f"| {name} | {int(shelf.sum()):,} | {len(rows):,} | {chance:.3f} | {old:.3f} | {new:.3f} "
+            f"| {new - old:+.3f} [{low:+.3f}, {high:+.3f}] |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
