@@ -142,5 +142,5 @@ def trained(job: reader.Reader, arm: Arm, place: "torch.device") -> fitting.Fit:
     if arm.views is not None:
         table = models.table(job, "items.parquet", job.read("features.parquet").filter(side="item"))
         drawn = build_views.drawn(job, table, arm.views)
-        masks = views.packed(drawn, table.offsets, len(table.names), build_views.pairs_of(arm.views, table.rows))
+        masks = views.packed(drawn, table.offsets, len(table.names), build_views.variants_of(arm.views, table.rows))
     return fitting.fitted(job, arm.train, place, "", masks)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 READS = ("items.parquet", "features.parquet", "mutual_information.parquet")
 WRITES = ("views.parquet",)
-PAIRS = 32  # of views per item: what they bring is in DECISIONS.md
-PAIRS_OF_MANY = 8  # where 32 would take gigabytes
+VARIANTS = 32  # pairs of views per item: what they bring is in DECISIONS.md
+VARIANTS_OF_MANY = 8  # in a catalogue of more than MANY_ITEMS, where 32 would take gigabytes
 MANY_ITEMS = 1_000_000
 
 
@@ -67,7 +67,7 @@ def build_views(
     mask_rate: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of features hidden by random-mask.")] = 0.5,
     variants: Annotated[
         int | None,
-        typer.Option(min=1, max=1000, help="Pairs of views per item. [default: 32; 8 of more than a million items]"),
+        typer.Option(min=1, max=1000, help="Pairs of views per item. [default: 32; of over a million items 8]"),
     ] = None,
     measure: Annotated[Measure, typer.Option(help="What correlated goes by.")] = Measure.MI_NORMALISED,
     id_view: Annotated[
@@ -95,14 +95,15 @@ def build_views(
         table = models.table(job, "items.parquet", job.read("features.parquet").filter(side="item"))
         job.write_parts("views.parquet", drawn(job, table, settings))
         features = len(_hideable(table, id_view))
-        pairs = pairs_of(settings, table.rows)
-        job.done(f"{table.rows:,} items, {features} features, {pairs} pairs of views, {transform}")
+        drawn_each = variants_of(settings, table.rows)
+        job.done(f"{table.rows:,} items, {features} features, {drawn_each} pairs of views, {transform}")
 
 
-def pairs_of(settings: dict[str, Any], items: int) -> int:
+def variants_of(settings: dict[str, Any], items: int) -> int:
     """Give how many pairs of views an item has: what is asked for, or what so many items leave room for."""
-    asked: int | None = settings["variants"]
-    return asked or (PAIRS if items <= MANY_ITEMS else PAIRS_OF_MANY)
+    if settings["variants"] is not None:
+        return int(settings["variants"])
+    return VARIANTS if items <= MANY_ITEMS else VARIANTS_OF_MANY
 
 
 def drawn(job: reader.Reader, table: "EncodedTable", settings: dict[str, Any]) -> "Iterator[pl.DataFrame]":
@@ -117,7 +118,7 @@ def drawn(job: reader.Reader, table: "EncodedTable", settings: dict[str, Any]) -
     similarity = None
     if transform is Transform.CORRELATED:
         similarity = _similarity(job.read("mutual_information.parquet"), hideable, settings["measure"])
-    seed, variants = settings["seed"], pairs_of(settings, table.rows)
+    seed, variants = settings["seed"], variants_of(settings, table.rows)
     seeds: list[int | None] = [None] * variants
     if similarity is not None:
         seeds = [views.seed_feature(seed, variant, len(hideable)) for variant in range(variants)]

@@ -66,7 +66,7 @@ def evaluate(
         if not job.up_to_date:
             processor.use(threads, models.device_of("cpu"))
             truth = truth_of(job)
-            frame = _measure(truth, _recalled(job, truth, max(settings["k"]), baseline=_is_fair(job)), settings)
+            frame = _measure(truth, _recalled(job, truth, max(settings["k"]), baseline=is_fair(job)), settings)
             job.write("metrics.parquet", frame)
             job.done(f"{len(truth.pair_items):,} test pairs of {len(truth.queries):,} queries")
     if planning.is_planning():
@@ -100,7 +100,7 @@ def truth_of(job: reader.Reader) -> Truth:
     return Truth(rows, held.items, queries, (offsets, taken), counts)
 
 
-def _is_fair(job: reader.Reader) -> bool:
+def is_fair(job: reader.Reader) -> bool:
     """Tell whether the model without SSL, where there is one, was trained with the settings of the other."""
     with_ssl, without = (
         job.manifest["stages"].get(stage, {}).get("settings", {}) for stage in contract.TRAININGS.values()

@@ -21,7 +21,7 @@ SSL_SPACE: Space = {
     "ssl_weight": {"low": 0.01, "high": 3.0, "log": True},
     "ssl_temperature": {"low": 0.05, "high": 0.5, "log": True},
     "ssl_batch_size": {"choices": (256, 512, 1024, 2048)},
-    "ssl_every": {"choices": (1, 2, 4, 8)},
+    "ssl_every": {"choices": (1, 2, 4, 8, 16)},
     "ssl_warmup_steps": {"choices": (0, 100, 200, 400)},
     "ssl_neighbour_weight": {"low": 0.1, "high": 3.0, "log": True},
     "value_dropout": {"low": 0.0, "high": 0.6},

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ssl_recall.features import EncodedTable
 
 READS = ("features.parquet", "vocabulary.parquet", "items.parquet", "views.parquet")
+FIRST_ONES = 4  # variants that are shown unasked
 HIDDEN, MISSING = "default", "(missing)"
 
 
@@ -22,7 +23,7 @@ def show_views(
     item: Annotated[str, typer.Argument(metavar="ITEM", help="An item id of the catalogue.")],
     run: options.RunOption = options.DEFAULT_RUN,
     config: options.ConfigOption = None,
-    variant: Annotated[int | None, typer.Option(min=0, help="Only this variant. [default: all]")] = None,
+    variant: Annotated[int | None, typer.Option(min=0, help="Only this variant. [default: the first 4]")] = None,
 ) -> None:
     """Print the pairs of views of one item in words, a table a variant; what is hidden reads `default`.
 
@@ -46,6 +47,8 @@ def show_views(
             if variant not in own["variant"]:
                 raise SettingsError(f"--variant {variant}: there are 0 to {own['variant'].n_unique() - 1}", "VARIANT")
             own = own.filter(pl.col("variant") == variant)
+        left = own["variant"].to_list()[FIRST_ONES:]
+        own = own.head(FIRST_ONES)
         keep_a, keep_b = views.unpack(own, table.offsets, len(table.names))
         words = _words(table, job.read("vocabulary.parquet"))
 
@@ -55,6 +58,8 @@ def show_views(
             title += f", neighbour {items['item_id'][beside]}" if beside is not None else ", no neighbour"
             sides = [_view(words, table, keep[number].tolist()) for keep in (keep_a, keep_b)]
             console.out.print(_side_by_side(title, table.names, came, *sides))
+        if left:
+            console.line(f"there are {len(left)} more, {left[0]} to {left[-1]}; each is shown with --variant")
 
 
 def _nearest(item: str, items: "pl.DataFrame") -> str:

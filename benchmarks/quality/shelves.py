@@ -5,10 +5,12 @@
 Where a few items take most of every list, recall over the whole catalogue says nothing of the others; this says whether
 the vectors tell them apart. A run folder is a seed of training: each has the same split and exported vectors of both
 models (`train`, `train --no-ssl`, `export-embeddings` with and without `--no-ssl`). The difference has its 95 %
-interval over queries and seeds; `chance` is what a list drawn from the slice recalls.
+interval over queries and seeds; `chance` is what a list drawn from the slice's items recalls, but for those that the
+query is known to have taken.
 """
 
 import argparse
+from itertools import combinations
 from pathlib import Path
 
 import torch
@@ -31,17 +33,37 @@ def found_among(items: torch.Tensor, queries: torch.Tensor, truth: evaluate.Trut
     return metrics.hits(lists, truth.pair_rows[kept], truth.pair_items[kept]).any(1).double()
 
 
+def chance(truth: evaluate.Truth, shelf: torch.Tensor, rows: torch.Tensor) -> float:
+    """Give the mean over test pairs, by the row of their query, of K in as many items as the query may be given."""
+    offsets, taken = truth.known
+    of_query = torch.arange(len(truth.queries)).repeat_interleave(offsets.diff())
+    gone = torch.bincount(of_query[shelf[taken]], minlength=len(truth.queries))
+    return (K / (shelf.sum() - gone[rows]).double()).clamp(max=1).mean().item()
+
+
+def split_of(truth: evaluate.Truth) -> list[torch.Tensor]:
+    """Give all that two runs must share."""
+    return [truth.pair_rows, truth.pair_items, truth.queries, *truth.known, truth.counts]
+
+
 def main() -> None:
     """Print a row of Markdown for each slice."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, nargs="+", required=True)
     options = parser.parse_args()
     processor.use(1, torch.device("cpu"))
-    vectors = []
+    vectors, truths = [], []
     for run in options.runs:
         with reader.reading(run, [*READS, *FILES]) as job:
-            truth = evaluate.truth_of(job)
+            if not evaluate.is_fair(job):
+                parser.error(f"{run}: its two models have other settings")
+            truths.append(evaluate.truth_of(job))
             vectors.append([torch.from_numpy(job.read(file)["embedding"].to_numpy().copy()) for file in FILES])
+    truth = truths[0]
+    if any(not torch.equal(a, b) for other in truths for a, b in zip(split_of(truth), split_of(other), strict=True)):
+        parser.error("the runs have different splits")
+    if any(torch.equal(a[2], b[2]) for a, b in combinations(vectors, 2)):
+        parser.error("two runs have the same vectors")
     print("| slice | items | pairs | chance | no-ssl | ssl | difference |\n" + "| --- |" + " ---: |" * 6)
     for name, shelf in metrics.slices(truth.counts).items():
         rows = truth.pair_rows[shelf[truth.pair_items]]
@@ -55,11 +77,9 @@ def main() -> None:
         asked = torch.bincount(rows, minlength=len(truth.queries)).double()[:, None]
         low, high = (end.item() for end in intervals.over_seeds(gained, asked))
         old, new = hit.mean((0, 2)).tolist()
-        chance = min(K / int(shelf.sum()), 1)
+        counted = f"{int(shelf.sum()):,} | {len(rows):,} | {chance(truth, shelf, rows):.3f}"
         print(
-            f"| {name} | {int(shelf.sum()):,} | {len(rows):,} | {chance:.3f} | {old:.3f} | {new:.3f} "
-            f"| {new - old:+.3f} [{low:+.3f}, {high:+.3f}] |",
-            flush=True,
+            f"| {name} | {counted} | {old:.3f} | {new:.3f} | {new - old:+.3f} [{low:+.3f}, {high:+.3f}] |", flush=True
         )
 
 

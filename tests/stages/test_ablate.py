@@ -245,8 +245,10 @@ def test_an_arm_that_names_no_number_of_views_has_as_many_as_build_views_draws(
         return packed(*of)
 
     monkeypatch.setattr(views, "packed", counted)
-    few()
-    assert asked == [build_views.PAIRS] * 2  # random-mask with two seeds
+    for limit, drawn in ((60, 32), (59, 8)):
+        monkeypatch.setattr(build_views, "MANY_ITEMS", limit)
+        few("--force")
+        assert asked[-2:] == [drawn] * 2  # random-mask with two seeds
 
 
 @pytest.mark.parametrize(

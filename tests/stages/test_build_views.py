@@ -73,7 +73,7 @@ def test_complementary_views_keep_half_the_features_each(catalogue: Path) -> Non
 
     assert (kept_a ^ kept_b).all()
     assert (kept_a[:, :, 1:].sum(2) == 3).all()
-    assert pl.read_parquet(catalogue / "views.parquet")["seed_feature"].null_count() == stage.PAIRS * N
+    assert pl.read_parquet(catalogue / "views.parquet")["seed_feature"].null_count() == stage.VARIANTS * N
 
 
 def test_dropout_alone_hides_only_values_of_the_multi_valued_feature(catalogue: Path) -> None:
@@ -138,20 +138,24 @@ def test_more_variants_leave_the_first_ones_as_they_were(catalogue: Path) -> Non
     assert many.filter(pl.col("variant") < 2).equals(few)
 
 
-def test_a_catalogue_of_many_items_has_fewer_variants_unless_it_is_told(
-    catalogue: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("asked", "items", "drawn"), [(None, 1_000_000, 32), (None, 1_000_001, 8), (3, 60, 3), (12, 1_000_001, 12)]
+)
+def test_a_catalogue_of_more_than_a_million_has_fewer_variants_unless_told(
+    asked: int | None, items: int, drawn: int
+) -> None:
+    assert stage.variants_of({"variants": asked}, items) == drawn
+
+
+def test_as_many_variants_as_the_catalogue_has_room_for_are_drawn_and_said(
+    catalogue: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     compute_mi(catalogue)
-
-    def stored(**settings: int) -> int:
-        build_views(catalogue, force=True, **settings)
-        return pl.read_parquet(catalogue / "views.parquet").height
-
-    assert (stored(), stored(variants=3)) == (N * 32, N * 3)
-    monkeypatch.setattr(stage, "MANY_ITEMS", N)
-    assert stored() == N * 32
-    monkeypatch.setattr(stage, "MANY_ITEMS", N - 1)
-    assert (stored(), stored(variants=3)) == (N * 8, N * 3)
+    for limit, drawn in ((N, 32), (N - 1, 8)):
+        monkeypatch.setattr(stage, "MANY_ITEMS", limit)
+        build_views(catalogue, force=True)
+        assert pl.read_parquet(catalogue / "views.parquet").height == N * drawn
+        assert f", {drawn} pairs of views, " in capsys.readouterr().err
 
 
 def test_correlated_views_without_the_mutual_information_name_the_command(catalogue: Path) -> None:
@@ -167,7 +171,7 @@ def test_a_catalogue_with_nothing_but_the_id_has_no_correlated_views(
     with pytest.raises(SettingsError, match="NO_FEATURES: --transform correlated needs a feature beside the item id"):
         build_views(catalogue, transform=Transform.CORRELATED)
     build_views(catalogue, transform=Transform.COMPLEMENTARY)
-    assert pl.read_parquet(catalogue / "views.parquet").height == stage.PAIRS * N
+    assert pl.read_parquet(catalogue / "views.parquet").height == stage.VARIANTS * N
 
 
 def test_every_block_of_items_has_draws_of_its_own(catalogue: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,6 +111,19 @@ def test_control_characters_of_an_item_do_not_reach_the_terminal(
     assert "\\x1b[31m[/red]" in capsys.readouterr().out
 
 
+def test_the_first_four_variants_are_shown_and_how_to_see_the_others(
+    shown: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for stored, said in ((6, "there are 2 more, 4 to 5; each is shown with --variant\n"), (4, "")):
+        build_views(shown, variants=stored, force=True)
+        capsys.readouterr()
+        show_views("a", shown)
+        output, notes = capsys.readouterr()
+        titles = [line.split(",")[0].strip() for line in output.splitlines() if "variant" in line]
+        assert titles == [f"variant {n}" for n in range(4)]
+        assert notes == said
+
+
 def test_one_variant_is_shown_where_it_is_asked_for(shown: Path, capsys: pytest.CaptureFixture[str]) -> None:
     build_views(shown, variants=3)
     capsys.readouterr()
