@@ -67,7 +67,7 @@ def build_views(
     mask_rate: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of features hidden by random-mask.")] = 0.5,
     variants: Annotated[
         int | None,
-        typer.Option(min=1, max=1000, help="Pairs of views per item. [default: 32; of over a million items 8]"),
+        typer.Option(min=1, max=1000, help="Pairs of views per item. [default: 32; 8 above 1,000,000 items]"),
     ] = None,
     measure: Annotated[Measure, typer.Option(help="What correlated goes by.")] = Measure.MI_NORMALISED,
     id_view: Annotated[

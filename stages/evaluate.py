@@ -25,6 +25,7 @@ READS = (
 )
 OPTIONAL = ("no-ssl/item_embeddings.parquet", "no-ssl/query_embeddings.parquet")
 WRITES = ("metrics.parquet",)
+LENGTHS = (10, 50, 100)  # of the lists
 PER_QUERY = ("recall_per_query", "map", "ndcg")
 
 
@@ -60,7 +61,7 @@ def evaluate(
     metrics.parquet: recall, map, ndcg by slice with 95 % intervals, coverage, mean popularity. What a query took before
     the test is not recalled again.
     """
-    settings = locals() | {"k": sorted(set(k or [10, 50, 100]))}
+    settings = locals() | {"k": sorted(set(k or LENGTHS))}
     job = artifacts.Job(run, "evaluate", settings, reads=READS, optional=OPTIONAL, writes=WRITES, force=force)
     with job:
         if not job.up_to_date:

@@ -21,7 +21,8 @@ QUERY_NAMES = re.compile(
 WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")  # of a_name, aName or A_NAME
 TIME_WORDS = {"time", "timestamp", "date", "datetime", "unixtime", "ts", "at"}
 LABEL_WORDS = {"id", "code", "key", "zip", "zipcode", "postcode"}  # numbers under such a name are no amounts
-WEIGHT_NAMES = re.compile(r"^(rating|weight|score|stars?|quantity|count|value|plays?|clicks?)s?$", re.I)
+WEIGHT_WORDS = {"rating", "ratings", "weight", "score", "star", "stars", "quantity", "count", "counts", "value"}
+WEIGHT_WORDS |= {"play", "plays", "click", "clicks"}
 MANY = 100  # distinct whole numbers from which they are taken for amounts and not for names
 NEAR_UNIQUE = 0.8
 NEARLY = 0.9  # of the rows: what has a value of its own for more of them is an id, what begins as a date does a time
@@ -46,6 +47,7 @@ class Guesses:
     unusable_time: str | None  # a column named for times that is of no type of times
     weight: str | None
     min_weight: float
+    unused: list[str]
     queries_are_items: bool
     described: float  # share of the interactions whose query stands in the table of queries, 1 where there is none
 
@@ -69,8 +71,10 @@ def of_tables(log: "pl.DataFrame", items: "pl.DataFrame", queries: "pl.DataFrame
         for name in rest
         if (_words(name) & TIME_WORDS or _look_like_dates(log[name])) and not _holds_times(log[name])
     ]
-    weights = [name for name in rest if WEIGHT_NAMES.match(name) and log.schema[name].is_numeric()]
+    amounts = [name for name in rest if log.schema[name].is_numeric() and name not in times]
+    weights = [name for name in amounts if _says_weight(name)]
     weight = weights[0] if weights else None
+    used = {*times[:1], *(unusable[:1] if not times else ()), weight}
     middle = log[weight].cast(pl.Float64).drop_nulls().median() if weight else None
     least = float(middle) if isinstance(middle, float | int) else 1.0
     return Guesses(
@@ -82,6 +86,7 @@ def of_tables(log: "pl.DataFrame", items: "pl.DataFrame", queries: "pl.DataFrame
         unusable[0] if unusable and not times else None,
         weight,
         least,
+        [name for name in rest if name not in used],
         events.are_items(log[query_id].drop_nulls(), items[items_id], query_id),
         1.0 if queries is None else _share_among(log[query_id], queries[queries_id]),
     )
@@ -170,6 +175,10 @@ def _words(name: str) -> set[str]:
     return {word.lower() for word in WORDS.findall(name)}
 
 
+def _says_weight(name: str) -> bool:
+    return bool(_words(name) & WEIGHT_WORDS) and not _words(name) & LABEL_WORDS
+
+
 def _holds_times(values: "pl.Series") -> bool:
     """Tell whether a column of the interactions can order them; a number needs the name, and to be like an instant."""
     import polars as pl
@@ -240,7 +249,7 @@ def _query_id(log: "pl.DataFrame", item_id: str) -> str:
         for name in log.columns
         if name != item_id
         and _may_be_id(log[name])
-        and not (WEIGHT_NAMES.match(name) or _words(name) & TIME_WORDS or _look_like_dates(log[name]))
+        and not (_says_weight(name) or _words(name) & TIME_WORDS or _look_like_dates(log[name]))
     ]
     if not others:
         raise SettingsError("--interactions: no column can be the query's id (text or whole numbers)", "NO_IDS")

@@ -94,7 +94,7 @@ def init(
             f"{found.unusable_time} {guesses.of_no_time(log[found.unusable_time])}: write dates, "
             "datetimes (2024-01-29 12:05) or integers, or the split is by a hash and not by time"
         )
-    if left_out := _left_out(text):
+    if left_out := [*(f"{name} of the interactions" for name in found.unused), *_left_out(text)]:
         console.out.print(f"left out: {console.printable(', '.join(left_out))} (the file says why)", soft_wrap=True)
     console.out.print(f"{output}: look over the guesses, then run: ssl-recall run --config {output}", soft_wrap=True)
 
@@ -133,11 +133,13 @@ def _columns(found: "guesses.Guesses", log: "pl.DataFrame") -> Iterator[str]:
         if missing := log[found.timestamp].null_count():
             yield f'null_timestamp = "quarantine"  # {missing:,} of {log.height:,} rows have no time'
     if found.weight is None:
-        yield '# weight = "..."'
+        yield '# weight = "..."  # no column found whose name says that it is a rating or an amount'
     else:
         least, most = str(log[found.weight].min()), str(log[found.weight].max())
         yield f"weight = {_text(found.weight)}  # from {least} to {most}; without min_weight a {least} was taken, too"
         yield f"# min_weight = {found.min_weight:g}  # keep interactions of at least this weight"
+    if found.unused:
+        yield f"# not used: {console.printable(', '.join(found.unused))}; is one a time, or a rating?"
     yield f"queries_are_items = {str(found.queries_are_items).lower()}  # true: item to item, both sides share vectors"
     yield "use_query_id = true"
     for name, value in (("validation_share", 0.1), ("test_share", 0.1)):
@@ -167,8 +169,13 @@ def _defaults(interactions: int, items: int) -> Iterator[str]:
     """
     from typer.main import get_command
 
+    from . import build_views, evaluate
     from .cli import app
 
+    own_default = {
+        "variants": build_views.variants_of({"variants": None}, items),
+        "k": list(evaluate.LENGTHS),
+    }  # of what depends on the data, or is a list
     better = guesses.for_a_short_log(interactions, items)
     commands: dict[str, Any] = getattr(get_command(app), "commands", {})
     for stage, names in SHOWN.items():
@@ -176,20 +183,21 @@ def _defaults(interactions: int, items: int) -> Iterator[str]:
         yield ""
         yield f"[{stage}]"
         for name in names:
-            default, text = parameters[name].default, " ".join((parameters[name].help or "").split())
+            default, text = (
+                own_default.get(name, parameters[name].default),
+                " ".join((parameters[name].help or "").split()),
+            )
             value = _toml(default)
             if stage == "train" and name in better:
                 own, why = better[name]
                 yield f"{name} = {_toml(own)}  # {text} {why}"
                 continue
-            yield f"# {name} = {value}  # {text}" if value else f"# {name} = ...  # {text}"
+            yield f"# {name} = {value}  # {text}"
 
 
 def _toml(value: object) -> str:
-    """Write a default as TOML holds it; nothing for None."""
-    if isinstance(value, str):
-        return _text(str(value))
-    return json.dumps(value) if isinstance(value, bool | int | float) else ""
+    """Write a default as TOML holds it."""
+    return _text(str(value)) if isinstance(value, str) else json.dumps(value)
 
 
 def _text(value: str) -> str:

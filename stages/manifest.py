@@ -208,7 +208,7 @@ def _differing(was: object, now: object) -> tuple[object, object]:
 
 
 def _short(value: object) -> str:
-    text = str(value)
+    text = "the default" if value is None else str(value)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 2]}.."
 
 

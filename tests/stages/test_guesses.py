@@ -29,7 +29,17 @@ def log(**columns: Any) -> pl.DataFrame:
 
 def test_columns_of_the_log_by_hand() -> None:
     found = guesses.of_tables(log(rating=[4.0] * R, ts=range(SECONDS, SECONDS + R)), items(), None)
-    assert found == guesses.Guesses("user_id", "user_id", "item_id", "item_id", "ts", None, "rating", 4.0, False, 1.0)
+    ids = ("user_id", "user_id", "item_id", "item_id")
+    assert found == guesses.Guesses(*ids, "ts", None, "rating", 4.0, [], False, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "weight"),
+    [("star_rating", True), ("Stars (1-5)", True), ("playCount", True), ("click_id", False), ("Sterne", False)],
+)
+def test_a_weight_is_known_by_a_word_of_its_name_and_what_is_not_used_is_kept(name: str, weight: bool) -> None:
+    found = guesses.of_tables(log(**{name: [4] * R, "device": ["phone"] * R}), items(), None)
+    assert (found.weight, found.unused) == ((name, ["device"]) if weight else (None, [name, "device"]))
 
 
 def test_ids_of_different_names_are_found_by_their_values() -> None:

@@ -1,5 +1,6 @@
 """init: what it guesses, how it writes it, and that the file it writes runs."""
 
+import re
 import tomllib
 from datetime import date
 from pathlib import Path
@@ -10,7 +11,7 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from stages import guesses
+from stages import build_views, guesses
 from stages.cli import app
 from stages.errors import SettingsError
 from stages.init import init
@@ -91,7 +92,10 @@ def test_the_file_runs_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with (tmp_path / "settings.toml").open("a") as file:
         file.write("\n")
     text = (
-        (tmp_path / "settings.toml").read_text().replace("# epochs = 12", "epochs = 1").replace("# k = ...", "k = [5]")
+        (tmp_path / "settings.toml")
+        .read_text()
+        .replace("# epochs = 12", "epochs = 1")
+        .replace("# k = [10, 50, 100]", "k = [5]")
     )
     (tmp_path / "settings.toml").write_text(text)
     done = CliRunner().invoke(app, ["run", "--config", "settings.toml", "--run", "out"], catch_exceptions=False)
@@ -184,6 +188,28 @@ def test_ratings_without_a_threshold_are_warned_of(tmp_path: Path) -> None:
     init(**write(tmp_path), output=tmp_path / "settings.toml")
     text = (tmp_path / "settings.toml").read_text()
     assert 'weight = "rating"  # from 0.5 to 5.0; without min_weight a 0.5 was taken, too' in text
+
+
+def test_what_is_not_used_of_the_interactions_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = write(tmp_path)
+    pl.read_parquet(paths["interactions"]).rename({"rating": "Sterne (1-5)"}).write_parquet(paths["interactions"])
+    init(**paths, output=tmp_path / "settings.toml")
+    text = (tmp_path / "settings.toml").read_text()
+    assert "\n# not used: Sterne (1-5); is one a time, or a rating?\n" in text
+    assert "left out: Sterne (1-5) of the interactions, title, always (the file says why)" in capsys.readouterr().out
+
+
+def test_defaults_that_depend_on_the_data_or_are_lists_stand_as_they_would_be_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for limit, pairs in ((150, 32), (149, 8)):
+        monkeypatch.setattr(build_views, "MANY_ITEMS", limit)
+        init(**write(tmp_path), output=tmp_path / "settings.toml", force=True)
+        text = (tmp_path / "settings.toml").read_text()
+        assert f"\n# variants = {pairs}  # " in text
+        assert "\n# k = [10, 50, 100]  # " in text
+        free = tomllib.loads(re.sub(r"(?m)^# (variants|k) = ", r"\1 = ", text))
+        assert (free["build_views"]["variants"], free["evaluate"]["k"]) == (pairs, [10, 50, 100])
 
 
 @pytest.mark.parametrize("separator", [";", "\t"])
