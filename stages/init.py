@@ -172,10 +172,7 @@ def _defaults(interactions: int, items: int) -> Iterator[str]:
     from . import build_views, evaluate
     from .cli import app
 
-    own_default = {
-        "variants": build_views.variants_of({"variants": None}, items),
-        "k": list(evaluate.LENGTHS),
-    }  # of what depends on the data, or is a list
+    own_default = {"variants": build_views.variants_of({"variants": None}, items), "k": list(evaluate.LENGTHS)}
     better = guesses.for_a_short_log(interactions, items)
     commands: dict[str, Any] = getattr(get_command(app), "commands", {})
     for stage, names in SHOWN.items():
@@ -183,11 +180,8 @@ def _defaults(interactions: int, items: int) -> Iterator[str]:
         yield ""
         yield f"[{stage}]"
         for name in names:
-            default, text = (
-                own_default.get(name, parameters[name].default),
-                " ".join((parameters[name].help or "").split()),
-            )
-            value = _toml(default)
+            text = " ".join((parameters[name].help or "").split())
+            value = _toml(own_default.get(name, parameters[name].default))
             if stage == "train" and name in better:
                 own, why = better[name]
                 yield f"{name} = {_toml(own)}  # {text} {why}"
