@@ -294,5 +294,5 @@ def _differs(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def _short(value: object) -> str:
-    text = "the default" if value is None else str(value)
+    text = str(value)
     return f"{text[:8]}.." if len(text) > manifest.LONGEST else text

@@ -237,7 +237,7 @@ def stale_reason(
     if changed:
         first, *others = changed
         more = f" ({', '.join(others[:NAMED])}{', ..' if others[NAMED:] else ''} changed, too)" if others else ""
-        was, is_now = _differing(then.get(first), now.get(first))
+        was, is_now = _differing(then.get(first, "not there"), now.get(first, "not there"))
         return f"{first} was {_short(was)}, now {_short(is_now)}{more}"
     for name in sorted(inputs.keys() | entry["inputs"].keys()):
         if inputs.get(name) != entry["inputs"].get(name):

@@ -130,11 +130,15 @@ def test_a_renamed_input_of_the_same_content_is_up_to_date(tmp_path: Path) -> No
 
 def test_a_changed_setting_is_named_with_what_it_was_and_is(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     prepare(run, seed=7, device="cpu")
-    assert "runs again: device was the default, now cpu (seed changed, too)" in capsys.readouterr().err
+    assert "runs again: device was not there, now cpu (seed changed, too)" in capsys.readouterr().err
     prepare(run, seed=8, device="cpu")
     assert "runs again: seed was 7, now 8\n" in capsys.readouterr().err
-    prepare(run, seed=8)
+    prepare(run, seed=8, device=None)
     assert "runs again: device was cpu, now the default\n" in capsys.readouterr().err
+    prepare(run, seed=8)
+    assert "runs again: device" not in capsys.readouterr().err
+    prepare(run, seed=8, device="cpu")
+    assert "runs again: device was the default, now cpu\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["run", "config", "force"])
