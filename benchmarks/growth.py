@@ -65,9 +65,10 @@ class AsItIs(reader.Reader):
         return self.run / name
 
 
-def step_ms(items: int, interactions: int, threads: int) -> dict[str, float]:
+def step_ms(items: int, interactions: int, threads: int, device: str) -> dict[str, float]:
     """Give the median of a step, in milliseconds, and the seconds that reading the log took."""
-    processor.use(threads, torch.device("cpu"))
+    place = torch.device(device)
+    processor.use(threads, place)
     run = Path(".bench") / "growth" / f"{items}_{interactions}"
     if not (run / "train.parquet").exists():
         write_log(run / "train.parquet", items, interactions)
@@ -86,15 +87,19 @@ def step_ms(items: int, interactions: int, threads: int) -> dict[str, float]:
     log_q = losses.mixture(log_p, pool.probabilities(items), BATCH, 1024)
     objective = steps.Objective(BATCH, 0.05, 1024, 0.1, 0, None)
     sizes: dict[str, Any] = {"embedding_width": 32, "hidden": [256], "width": 64, "history": False, "seed": 1}
-    model = training.two_tower(catalogue, queries, vocabularies | {"user": asked + 2}, **sizes)
+    model = training.two_tower(catalogue, queries, vocabularies | {"user": asked + 2}, **sizes).to(place)
     data = steps.TrainingData(catalogue, queries, log, log_q, pool, None)
     average = optimisers.RunningAverage(training.dense_weights(model), 0.99)
     planner = steps.Planner(data, objective, model, 1)
-    epoch = training.train_epoch(model, training.optimisers(model, 0.001, 0.1, 1e-5), planner, 0, average)
+    steppers = training.optimisers(model, 0.001, 0.1, 1e-5)
+    planners = 0 if device == "cpu" else processor.planners(threads, place)
+    epoch = training.train_epoch(model, steppers, planner, 0, average, planners=planners)
     times = []
     for number in range(110):
         start = time.perf_counter()
         next(epoch)
+        if device != "cpu":
+            torch.cuda.synchronize()
         if number >= 10:
             times.append(time.perf_counter() - start)
     return {"step_ms": 1e3 * float(np.median(times)), "read_s": reading}
@@ -106,17 +111,19 @@ def main() -> None:
     parser.add_argument("--items", type=int, nargs="+", default=[10_000, 1_000_000, 10_000_000])
     parser.add_argument("--interactions", type=int, nargs="+", default=[1_000_000])
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     for items, interactions in itertools.product(arguments.items, arguments.interactions):
         with multiprocessing.get_context("spawn").Pool(1) as own:  # a process each, for its own peak
-            found, peak = own.apply(measured, (items, interactions, arguments.threads))
+            found, peak = own.apply(measured, (items, interactions, arguments.threads, arguments.device))
         sizes = {"items": items, "interactions": interactions, "threads": arguments.threads}
         print(json.dumps(sizes | found | {"peak_gib": peak}), flush=True)
 
 
-def measured(items: int, interactions: int, threads: int) -> tuple[dict[str, float], float]:
+def measured(items: int, interactions: int, threads: int, device: str) -> tuple[dict[str, float], float]:
     """Give what step_ms finds, and the peak of this process in GiB."""
-    return step_ms(items, interactions, threads), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    found = step_ms(items, interactions, threads, device)
+    return found, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import itertools
 import json
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ import torch
 from ssl_recall import optimisers, steps, training
 from ssl_recall.features import Bags
 from ssl_recall.towers import Tower, unit
+from ssl_recall.training import StepLosses
 from stages import models, processor, reader
 from stages.fitting import VIEWS, load, objective_of
 from stages.train import READS, train
@@ -41,7 +42,8 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--warm-up", type=int, default=10)
-    parser.add_argument("--plan-in-turn", action="store_true", help="Plan a step before it, also with a core to spare.")
+    parser.add_argument("--planners", type=int, help="Threads that plan the steps to come. [default: as train has it]")
+    parser.add_argument("--profile", action="store_true", help="Print, too, what the steps' time goes into.")
     parser.add_argument("--precision", type=processor.Precision, default=processor.Precision.AUTO)
     options = parser.parse_args()
     if options.steps < options.ssl_every:
@@ -71,27 +73,22 @@ def main() -> None:
     steppers = training.optimisers(model, 0.001, 0.1, 1e-5)
     average = optimisers.RunningAverage(training.dense_weights(model), 0.99)
     planner = steps.Planner(data, objective_of(settings), model, 1)
-    spare = processor.has_a_core_to_spare(options.threads, torch.device(options.device)) and not options.plan_in_turn
+    device = torch.device(options.device)
+    planners = processor.planners(options.threads, device) if options.planners is None else options.planners
     epochs = (
-        training.train_epoch(model, steppers, planner, number, average, plan_ahead=spare)
+        training.train_epoch(model, steppers, planner, number, average, planners=planners)
         for number in itertools.count()
     )
     every = itertools.chain.from_iterable(epochs)
-    times = []
-    for number in range(options.steps + options.warm_up):
-        start = time.perf_counter()
+    for _ in range(options.warm_up):
         next(every)
-        if options.device != "cpu":
-            torch.cuda.synchronize()
-        if number >= options.warm_up:
-            times.append(time.perf_counter() - start)
-    # a step with self-supervision costs more than one without: the mean over the medians of each place in a round
-    rounds = np.array(times[: len(times) // options.ssl_every * options.ssl_every]).reshape(-1, options.ssl_every)
-    median = float(np.median(rounds, axis=0).mean())
+    median = step_seconds(every, options, device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    if options.device != "cpu":
+    if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated() / 2**30
-    limit = products_a_second(torch.device(options.device), bf16=settings["bf16"])
+    if options.profile:
+        print(profile(every, device))
+    limit = products_a_second(device, bf16=settings["bf16"])
     share = products_of(options, len(data.items.names), len(data.queries.names)) / median / limit
     found = {
         "share_of_limit": share,
@@ -99,10 +96,42 @@ def main() -> None:
         "rows_per_s": options.batch_size / median,
         "peak_gib": peak,
     }
-    how = {"bf16": settings["bf16"], "planned_ahead": spare}
+    how = {"bf16": settings["bf16"], "planners": planners, "device": options.device}
     print(
         json.dumps({"batch_size": options.batch_size, "threads": options.threads, "ssl": options.ssl, **how, **found})
     )
+
+
+def step_seconds(every: Iterator[StepLosses], options: argparse.Namespace, device: torch.device) -> float:
+    """Time the steps: one by one on a processor, a few rounds at a time on a GPU, which works on while it is asked."""
+    if device.type == "cuda":
+        many = options.ssl_every * -(-training.CHECK // options.ssl_every)
+        rounds = []
+        for _ in range(max(options.steps // many, 3)):
+            torch.cuda.synchronize()
+            start = time.perf_counter()
+            for _ in range(many):
+                next(every)
+            torch.cuda.synchronize()
+            rounds.append((time.perf_counter() - start) / many)
+        return float(np.median(rounds))
+    times = []
+    for _ in range(options.steps):
+        start = time.perf_counter()
+        next(every)
+        times.append(time.perf_counter() - start)
+    # a step with self-supervision costs more than one without: the mean over the medians of each place in a round
+    whole = np.array(times[: len(times) // options.ssl_every * options.ssl_every]).reshape(-1, options.ssl_every)
+    return float(np.median(whole, axis=0).mean())
+
+
+def profile(every: Iterator[StepLosses], device: torch.device) -> str:
+    """Take sixteen steps more, and say which operations the time went into."""
+    with torch.profiler.profile() as found:
+        for _ in range(16):
+            next(every)
+    by = "self_cuda_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    return str(found.key_averages().table(sort_by=by, row_limit=25, max_name_column_width=60))
 
 
 def products_a_second(device: torch.device, *, bf16: bool) -> float:

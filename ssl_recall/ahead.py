@@ -1,8 +1,9 @@
-"""Work that is done in a thread of its own before it is asked for."""
+"""Work that is done in threads of its own before it is asked for."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
 
 _T = TypeVar("_T")
@@ -14,4 +15,14 @@ def ahead(items: Iterator[_T], depth: int = 2) -> Iterator[_T]:
         upcoming = deque(thread.submit(next, items, None) for _ in range(depth))
         while (item := upcoming.popleft().result()) is not None:
             upcoming.append(thread.submit(next, items, None))
+            yield item
+
+
+def called_ahead(calls: Iterator[Callable[[], _T]], threads: int, depth: int = 2) -> Iterator[_T]:
+    """Give what each call gives, in their order, called by so many threads, up to `depth` a thread ahead."""
+    with ThreadPoolExecutor(threads) as pool:
+        upcoming = deque(pool.submit(call) for call in islice(calls, threads * depth))
+        while upcoming:
+            item = upcoming.popleft().result()
+            upcoming.extend(pool.submit(call) for call in islice(calls, 1))
             yield item

@@ -15,8 +15,9 @@ from torch.autograd.function import once_differentiable
 
 from .pairs import Pairs
 
-# 8 MiB, the fastest of 4 to 64: more leaves the caches, less repeats set-ups
-BLOCK = 2**21  # logits at a time
+# logits at a time: 8 MiB of them, the fastest of 4 to 64 on a processor, where more leaves the caches and less repeats
+# set-ups; a GPU takes a batch whole, or as much of it as 512 MiB hold
+BLOCKS = {"cpu": 2**21, "cuda": 2**27}
 TILE = 64  # rows or columns that kernels of matrix products take as a whole, twice the largest tile there is
 
 
@@ -44,7 +45,7 @@ def softmax_loss(
     own_bias: Tensor | None,  # (B,) the same for a row's own positive, which counts once; None with None
     masked: Pairs,  # no negatives; a row's own column may be among them and stays its positive
     temperature: float,
-    block: int = BLOCK,
+    block: int | None = None,  # logits at a time, by default what BLOCKS says of the device
 ) -> Tensor:  # () mean over the rows, nats
     """Mean cross-entropy of `cosine / temperature + bias`, a masked cell's probability being exactly 0.
 
@@ -55,6 +56,7 @@ def softmax_loss(
     if queries.dtype != torch.float64:  # bf16 would round log q away
         queries, candidates = queries.float(), candidates.float()
     biases = (None if x is None else x.to(queries.dtype) for x in (bias, own_bias))
+    block = block or BLOCKS.get(queries.device.type, BLOCKS["cpu"])
     terms = (queries, candidates, own, *biases, masked, temperature, block)
     with torch.autocast(queries.device.type, enabled=False):
         return _Softmax.apply(*terms)  # type: ignore[no-untyped-call,no-any-return]

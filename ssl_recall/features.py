@@ -78,6 +78,11 @@ class Bags:
         codes, lengths = (tensor.to(device, non_blocking=True) for tensor in (self.codes, self.lengths))
         return Bags(codes, lengths, dense)
 
+    def pinned(self) -> "Bags":
+        """Copy every tensor into memory that a GPU reads by itself."""
+        dense = {name: vectors.pin_memory() for name, vectors in self.dense.items()}
+        return Bags(self.codes.pin_memory(), self.lengths.pin_memory(), dense)
+
 
 def encoded_table(frame: "pl.DataFrame", features: "pl.DataFrame") -> EncodedTable:
     """Collect the columns of codes (NAME + CODE) of a table, with the rows of features.parquet that describe them."""

@@ -22,6 +22,10 @@ class Pairs:
         rows, columns = (tensor.to(device, non_blocking=True) for tensor in (self.rows, self.columns))
         return Pairs(rows, columns, self.bounds)
 
+    def pinned(self) -> "Pairs":
+        """Copy both tensors into memory that a GPU reads by itself."""
+        return Pairs(self.rows.pin_memory(), self.columns.pin_memory(), self.bounds)
+
 
 def known_pairs(
     query_ids: Tensor,  # (B,) int64

@@ -39,11 +39,8 @@ def restore(
         for place, weight in enumerate(_weights(stepper)):
             start = f"optimiser.{number}.{place}."
             state = {name.removeprefix(start): part for name, part in tensors.items() if name.startswith(start)}
-            # a count of steps stays where the optimiser made it; clones, so that nothing is shared with the file
-            stepper.state[weight] = {
-                key: part.clone() if part.dim() == 0 else part.to(weight.device, copy=True)
-                for key, part in state.items()
-            }
+            # copies, so that nothing is shared with the file; a count of steps lies there too, as fused ones ask for
+            stepper.state[weight] = {key: part.to(weight.device, copy=True) for key, part in state.items()}
 
 
 def _weights(stepper: torch.optim.Optimizer) -> list[Tensor]:

@@ -4,8 +4,11 @@ A plan is a pure function of (seed, epoch, step) and knows nothing of the weight
 of time; what is left to do with it has known shapes and never asks the device for anything.
 """
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +18,7 @@ from . import batches
 from .blockwise import TILE
 from .features import DEFAULT, Bags, EncodedTable, Kind, bags_of, hide, join, select
 from .pairs import Pairs, known_pairs, not_negatives, pairs_of_equal
-from .pooling import Pooling, pooling
+from .pooling import PIECES, Pooling, pooling
 from .towers import TwoTower
 from .views import Packed
 
@@ -79,20 +82,33 @@ class Step:
     alike: Pairs | None  # (item, neighbour) of the H that are no negatives; None without neighbours
 
     def to(self, device: torch.device) -> "Step":
-        """Move everything to a device."""
-        return replace(self, **{name: part.to(device) for name, part in vars(self).items() if part is not None})
+        """Move everything to a device; what is pinned goes there while the processor goes on."""
+        return self._each(
+            lambda part: part.to(device, non_blocking=True) if isinstance(part, Tensor) else part.to(device)
+        )
+
+    def pinned(self) -> "Step":
+        """Copy everything into memory that a GPU reads by itself."""
+        return self._each(lambda part: part.pin_memory() if isinstance(part, Tensor) else part.pinned())
+
+    def _each(self, of: Callable[[Any], Any]) -> "Step":
+        return replace(self, **{name: of(part) for name, part in vars(self).items() if part is not None})
+
+
+Plan = Callable[[], Step]  # a step that is still to be planned, by whichever thread calls it
 
 
 class Planner:
     """Plans the steps of an epoch, from the tables and from where a model's vocabularies begin."""
 
     def __init__(self, data: TrainingData, objective: Objective, model: TwoTower, seed: int) -> None:
-        """Keep two scratch columns an item beside the data: one step is planned at a time."""
+        """Keep the data, and in each thread that plans two scratch columns an item."""
         assert objective.ssl is None or data.views is not None, "self-supervision needs views"
         self.data, self.objective, self.seed = data, objective, seed
         self.starts = [starts.cpu() for starts in (model.query.starts, model.query.past_start, model.item.starts)]
         self.as_query = _as_query(data.items, data.queries) if objective.history == 0 else None
-        self._column_of = torch.full((2 * data.items.rows,), -1, dtype=torch.int64)
+        self._scratch = threading.local()
+        self._piece = PIECES.get(model.embeddings.weight.device.type)
 
     @property
     def batch(self) -> int:
@@ -104,16 +120,16 @@ class Planner:
         so_far = epoch * (len(self.data.log.items) // max(self.batch, 1)) + step
         return epoch == batches.WARM_UP or so_far % settings.every == 0
 
-    def epoch(self, epoch: int, first: int = 0) -> Iterator[Step]:
-        """Plan one pass over the log in batches of one size, from a step on; what fills no batch is left out."""
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[Plan]:
+        """Divide one pass over the log into batches of one size, from a step on; what fills no batch is left out."""
         order = batches.epoch_order(len(self.data.log.items), self.seed, epoch)
         for step in range(first, len(order) // self.batch):
-            yield self.step(order[step * self.batch : (step + 1) * self.batch], epoch, step)
+            yield partial(self.step, order[step * self.batch : (step + 1) * self.batch], epoch, step)
 
-    def warm_up(self, first: int = 0) -> Iterator[Step]:
-        """Plan the steps of the self-supervised task alone that come before the first epoch, from a step on."""
+    def warm_up(self, first: int = 0) -> Iterator[Plan]:
+        """Give the steps of the self-supervised task alone that come before the first epoch, from a step on."""
         for step in range(first, self.objective.ssl.warm_up if self.objective.ssl is not None else 0):
-            yield self.step(torch.zeros(0, dtype=torch.int64), batches.WARM_UP, step)
+            yield partial(self.step, torch.zeros(0, dtype=torch.int64), batches.WARM_UP, step)
 
     def step(self, rows: Tensor, epoch: int, step: int) -> Step:
         """Plan the step that trains on these interactions: (B,) rows of the log; on none, without the main task."""
@@ -172,14 +188,22 @@ class Planner:
                 torch.cat([bags.codes for bags, _ in parts]),
                 torch.cat([bags.lengths for bags, _ in parts]),
                 torch.cat([starts.repeat(len(bags.lengths) // max(len(starts), 1)) for bags, starts in parts]),
+                self._piece,
             ),
             own,
             F.pad(data.log_q.index_select(0, item_ids), (0, padding)),
             F.pad(times.float(), (0, padding)),
-            known_pairs(query_ids, candidates, log, self._column_of),
+            known_pairs(query_ids, candidates, log, self._column_of()),
             same,
             alike,
         )
+
+    def _column_of(self) -> Tensor:
+        """Give this thread's scratch: -1 for every item with its id and without it."""
+        if not hasattr(self._scratch, "column_of"):
+            self._scratch.column_of = torch.full((2 * self.data.items.rows,), -1, dtype=torch.int64)
+        column_of: Tensor = self._scratch.column_of
+        return column_of
 
 
 def grain(size: int) -> int:

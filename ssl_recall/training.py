@@ -3,17 +3,18 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from . import batches, losses
-from .ahead import ahead
+from .ahead import called_ahead
 from .blockwise import rounded
 from .features import EncodedTable, Kind, bags_of
 from .optimisers import RowwiseAdagrad, RunningAverage
 from .pooling import pool
-from .steps import Objective, Planner, Step
+from .steps import Objective, Plan, Planner, Step
 from .towers import FeatureEmbeddings, Tower, TwoTower
 
 CHECK = 16  # steps between two looks at the losses
@@ -71,18 +72,17 @@ def train_epoch(
     average: RunningAverage | None = None,
     *,
     first: int = 0,
-    plan_ahead: bool = False,
+    planners: int = 0,
 ) -> Iterator[StepLosses]:
     """Pass once over the log, a step at a time; nothing waits for the device but a look at the losses now and then.
 
-    Begins with the step `first`: what a checkpoint goes on from. To plan ahead takes a processor core of its own, and
-    gives the same steps.
+    Begins with the step `first`: what a checkpoint goes on from. So many threads, each on a processor core of its own,
+    plan the next steps beside the one that is taken; with none each is planned before it. The steps are the same.
 
     Raises losses.NonFiniteError within CHECK steps of the first whose loss is not finite, and names that one.
     """
     plans = planner.epoch(epoch, first)
-    plans = ahead(plans) if plan_ahead else plans
-    return _steps(model, steppers, plans, planner.objective, average, f"epoch {epoch}", first)
+    return _steps(model, steppers, plans, planner.objective, average, f"epoch {epoch}", first, planners)
 
 
 def warm_up(
@@ -92,30 +92,34 @@ def warm_up(
     average: RunningAverage | None = None,
     *,
     first: int = 0,
-    plan_ahead: bool = False,
+    planners: int = 0,
 ) -> Iterator[StepLosses]:
     """Take the steps of the self-supervised task alone, so that values lie near their like before the log is seen.
 
     Raises losses.NonFiniteError as train_epoch does.
     """
     plans = planner.warm_up(first)
-    return _steps(model, steppers, ahead(plans) if plan_ahead else plans, planner.objective, average, "warm-up", first)
+    return _steps(model, steppers, plans, planner.objective, average, "warm-up", first, planners)
 
 
 def _steps(
     model: TwoTower,
     steppers: Sequence[torch.optim.Optimizer],
-    plans: Iterator[Step],
+    plans: Iterator[Plan],
     objective: Objective,
     average: RunningAverage | None,
     title: str,
     first: int,
+    planners: int,
 ) -> Iterator[StepLosses]:
     model.train()
     device = model.embeddings.weight.device
+    if device.type == "cuda":
+        plans = (partial(_pinned, plan) for plan in plans)
     unseen: list[StepLosses] = []
     number = first
-    for number, step in enumerate(plans, first + 1):
+    made = called_ahead(plans, planners) if planners else (plan() for plan in plans)
+    for number, step in enumerate(made, first + 1):
         found = take_step(model, steppers, step.to(device), objective, average)
         unseen.append(found)
         if len(unseen) == CHECK:
@@ -123,6 +127,10 @@ def _steps(
             unseen = []
         yield found
     _check(unseen, title, number)
+
+
+def _pinned(plan: Plan) -> Step:
+    return plan().pinned()
 
 
 def take_step(

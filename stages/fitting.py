@@ -173,12 +173,12 @@ class Fit:
         """Take what is left of the pass."""
         from ssl_recall import training
 
-        spare = processor.has_a_core_to_spare(self.settings["threads"], self.device)
+        planners = processor.planners(self.settings["threads"], self.device)
         common = (self.model, self.steppers, self.planner)
         first = len(self.losses)
         if self.epoch == WARM_UP:
-            return training.warm_up(*common, self.average, first=first, plan_ahead=spare)
-        return training.train_epoch(*common, self.epoch, self.average, first=first, plan_ahead=spare)
+            return training.warm_up(*common, self.average, first=first, planners=planners)
+        return training.train_epoch(*common, self.epoch, self.average, first=first, planners=planners)
 
     def _look(self) -> None:
         """Measure the validation recall of the running average, and keep the weights where it is the best so far."""

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 EXACT = 1e-5  # relative error of a float32 product; one that is rounded to bf16 on the way has 1e-3
 PAYS = 1.4  # times the rate of float32 from which bf16 products are taken
 KEPT = {-1: 2**28, -2: 2**26, -3: 2**25}  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD of mallopt(3), bytes
-TRIED = 512  # rows and columns of the product that tells
+TRIED = {"cpu": 512, "cuda": 4096}  # rows and columns of the product that tells; on a GPU a launch would hide less
+PLANNERS = 4  # threads that plan steps for a GPU, at most: eight were no faster on an H100
 
 
 class Precision(StrEnum):
@@ -35,6 +36,7 @@ def use(threads: int, device: "torch.device") -> None:
 
     _keep_memory()
     torch.set_num_threads(threads)
+    torch.sparse.check_sparse_tensor_invariants.disable()  # as it is by default; torch 2.11 warns where it is not said
     torch.set_float32_matmul_precision("medium")
     if _error(device) > EXACT:
         torch.set_float32_matmul_precision("highest")
@@ -48,10 +50,14 @@ def _keep_memory() -> None:
             library.mallopt(option, value)
 
 
-def has_a_core_to_spare(threads: int, device: "torch.device") -> bool:
-    """Tell whether a step's whole numbers can be planned beside the one before: with no core free both wait."""
+def planners(threads: int, device: "torch.device") -> int:
+    """Give how many threads plan steps' whole numbers beside the one that is taken: with no core free both wait.
+
+    One is faster than any processor takes steps; a GPU takes them faster, and gets what cores there are.
+    """
     own = getattr(os, "sched_getaffinity", None)  # Linux alone knows which cores a process may use
-    return device.type != "cpu" or (len(own(0)) if own else os.cpu_count() or 1) > threads
+    spare = (len(own(0)) if own else os.cpu_count() or 1) - threads
+    return min(max(spare, 0), 1) if device.type == "cpu" else min(max(spare, 1), PLANNERS)
 
 
 def _error(device: "torch.device") -> float:
@@ -75,7 +81,8 @@ def _gain(device: "torch.device") -> float:
     """Time products of both kinds in turns and compare the fastest: other work on the machine only ever slows one."""
     import torch
 
-    pairs = [[torch.ones(TRIED, TRIED, dtype=d, device=device)] * 2 for d in (torch.float32, torch.bfloat16)]
+    size = TRIED.get(device.type, TRIED["cpu"])
+    pairs = [[torch.ones(size, size, dtype=d, device=device)] * 2 for d in (torch.float32, torch.bfloat16)]
     best = [math.inf, math.inf]
     for _ in range(20):
         for kind, (a, b) in enumerate(pairs):

@@ -11,21 +11,21 @@ from ssl_recall.pooling import Pooling, pool, pooling
 bags_of_rows = st.lists(st.lists(st.integers(0, 6), min_size=1, max_size=5), min_size=1, max_size=8)
 
 
-def plan_of(bags: list[list[int]]) -> Pooling:
+def plan_of(bags: list[list[int]], piece: int | None = None) -> Pooling:
     """Count rows from 0 in every other bag, and from 3 in the others."""
     starts = torch.arange(len(bags)) % 2 * 3
     codes = [row - start for bag, start in zip(bags, starts.tolist(), strict=True) for row in bag]
-    return pooling(torch.tensor(codes), torch.tensor([len(bag) for bag in bags]), starts)
+    return pooling(torch.tensor(codes), torch.tensor([len(bag) for bag in bags]), starts, piece)
 
 
-@given(bags_of_rows, st.integers(0, 99))
-@settings(max_examples=40, deadline=None)
-def test_means_and_gradients_are_those_of_a_dense_table(bags: list[list[int]], seed: int) -> None:
+@given(bags_of_rows, st.sampled_from([None, 1, 2, 3, 64]), st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_means_and_gradients_are_those_of_a_dense_table(bags: list[list[int]], piece: int | None, seed: int) -> None:
     source = torch.Generator().manual_seed(seed)
     table = torch.randn(7, 3, generator=source, dtype=torch.float64).requires_grad_()
     weight = torch.randn(len(bags), 3, generator=source, dtype=torch.float64)
     by_hand = torch.stack([table[bag].mean(0) for bag in bags])
-    found = pool(table, plan_of(bags))
+    found = pool(table, plan_of(bags, piece))
     torch.testing.assert_close(found, by_hand)
     (expected,) = torch.autograd.grad((by_hand * weight).sum(), table)
     (gradient,) = torch.autograd.grad((found * weight).sum(), table)
@@ -51,6 +51,14 @@ def test_a_plan_lists_every_value_by_bag_and_by_row() -> None:
     ends = [*plan.bounds.tolist()[1:], 6]
     of_row = [sorted(plan.bags[start:end].tolist()) for start, end in zip(plan.bounds.tolist(), ends, strict=True)]
     assert of_row == [[0, 1, 2], [0, 2], [2]]
+
+
+def test_rows_that_many_bags_hold_are_cut_into_pieces() -> None:
+    plan = plan_of([[3, 1], [1], [5, 1, 3], [1], [1]], piece=2)
+    assert plan.touched.tolist() == [1, 3, 5]
+    assert plan.bounds.tolist() == [0, 2, 4, 5, 7]  # five bags hold row 1: two, two and one; two row 3, one row 5
+    assert plan.pieces is not None
+    assert plan.pieces.tolist() == [0, 3, 4]
 
 
 def test_its_gradient_has_no_gradient() -> None:

@@ -207,7 +207,7 @@ def test_where_queries_have_a_history_somebody_who_took_the_item_asks_for_its_ne
         asking, neighbours, [0.0] * len(pairs), lambda i, j: pairs[j][1] in (pairs[i][0], pairs[i][1]), 0.2
     )
     assert (found - alone).item() == pytest.approx(0.6 * expected, rel=1e-3)
-    warm_up = next(steps.Planner(data_of(), objective, model, 4).warm_up())
+    warm_up = next(steps.Planner(data_of(), objective, model, 4).warm_up())()
     assert training.step_losses(model, warm_up, objective)[2].item() > 0
 
 

@@ -1,7 +1,9 @@
 import copy
 import math
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ssl_recall import batches, blockwise, losses, optimisers, steps, training
+from ssl_recall import ahead, batches, blockwise, losses, optimisers, steps, training
 from ssl_recall.features import Bags, Kind, bags_of
 from ssl_recall.steps import Objective
 from ssl_recall.training import StepLosses
@@ -132,7 +134,7 @@ def test_stopping_between_epochs_changes_nothing_unless_an_optimiser_is_forgotte
 
 def test_the_warm_up_is_the_self_supervised_task_alone_at_its_full_weight() -> None:
     model, data = model_of(), data_of()
-    planned = list(steps.Planner(data, BESIDE, model, 0).warm_up())
+    planned = [plan() for plan in steps.Planner(data, BESIDE, model, 0).warm_up()]
     assert len(planned) == 3
     for number, step in enumerate(planned):
         main, ssl, total = training.step_losses(model, step, BESIDE)
@@ -236,7 +238,7 @@ def test_the_task_comes_every_so_many_steps_and_counts_as_often() -> None:
 def test_a_batch_larger_than_the_log_counts_its_turns_on_from_pass_to_pass() -> None:
     objective = replace(WITH_SSL, batch_size=100, ssl=replace(SSL, every=3))
     planner = steps.Planner(data_of(), objective, model_of(), 0)
-    assert [next(planner.epoch(epoch)).same is not None for epoch in range(4)] == [True, False, False, True]
+    assert [next(planner.epoch(epoch))().same is not None for epoch in range(4)] == [True, False, False, True]
 
 
 def test_pairs_of_neighbours_are_cut_to_their_grain_and_no_further() -> None:
@@ -259,7 +261,8 @@ def test_pairs_of_neighbours_are_cut_to_their_grain_and_no_further() -> None:
 
 def test_the_warm_up_has_the_task_in_every_step_at_its_full_weight() -> None:
     model, objective = model_of(), replace(BESIDE, ssl=replace(BESIDE.ssl, every=2))
-    for planned in steps.Planner(data_of(), objective, model, 0).warm_up():
+    for plan in steps.Planner(data_of(), objective, model, 0).warm_up():
+        planned = plan()
         _, ssl, total = training.step_losses(model, planned, objective)
         assert total.item() == ssl.item() > 0
 
@@ -322,7 +325,7 @@ def test_what_is_made_ahead_comes_in_order_and_no_more_than_so_many_ahead(many: 
             made.append(number)
             yield number
 
-    for taken, number in enumerate(training.ahead(numbers(), depth)):
+    for taken, number in enumerate(ahead.ahead(numbers(), depth)):
         assert number == taken
         assert len(made) <= number + 1 + depth
     assert made == list(range(many))
@@ -333,21 +336,54 @@ def test_what_goes_wrong_ahead_is_raised_where_it_would_have_been() -> None:
         yield from (1, 2)
         raise ValueError("third")
 
-    found = training.ahead(two_and_a_fault())
+    found = ahead.ahead(two_and_a_fault())
     assert [next(found), next(found)] == [1, 2]
     with pytest.raises(ValueError, match="third"):
         next(found)
 
 
+@given(st.integers(0, 9), st.integers(1, 3), st.integers(1, 3))
+@few
+def test_what_several_threads_call_ahead_comes_in_order_whichever_is_done_first(
+    many: int, threads: int, depth: int
+) -> None:
+    asked: list[int] = []
+
+    def call(number: int) -> int:
+        time.sleep(0.003 * ((many - number) % 2))  # every other one takes longer
+        return number
+
+    def calls() -> Iterator[Callable[[], int]]:
+        for number in range(many):
+            asked.append(number)
+            yield partial(call, number)
+
+    for taken, number in enumerate(ahead.called_ahead(calls(), threads, depth)):
+        assert number == taken
+        assert len(asked) <= number + 1 + threads * depth
+    assert asked == list(range(many))
+
+
+def test_a_call_that_goes_wrong_ahead_is_raised_in_its_turn() -> None:
+    def fault() -> int:
+        raise ValueError("second")
+
+    found = ahead.called_ahead(iter([lambda: 1, fault, lambda: 3]), 2)
+    assert next(found) == 1
+    with pytest.raises(ValueError, match="second"):
+        next(found)
+
+
 def test_steps_that_are_planned_ahead_are_the_same_steps() -> None:
     weights = []
-    for plan_ahead in (False, True):
+    for planners in (0, 1, 3):
         model, data = model_of(), data_of([(q, time, q) for q in range(8) for time in range(5)])
         planner = steps.Planner(data, replace(WITH_SSL, batch_size=4), model, 3)
-        losses_of = list(training.train_epoch(model, steppers_of(model), planner, 1, plan_ahead=plan_ahead))
+        losses_of = list(training.train_epoch(model, steppers_of(model), planner, 1, planners=planners))
         assert len(losses_of) == 10
         weights.append(weights_of(model))
-    assert same(*weights)
+    assert same(weights[0], weights[1])
+    assert same(weights[0], weights[2])
 
 
 # --- non-finite numbers (F43) ---

@@ -65,6 +65,21 @@ def test_an_error_is_measured_and_not_assumed(monkeypatch: pytest.MonkeyPatch) -
     assert processor._error(CPU) > 1e-4
 
 
+@pytest.mark.parametrize(
+    ("cores", "threads", "on_processor", "on_gpu"),
+    [(1, 1, 0, 1), (2, 1, 1, 1), (2, 2, 0, 1), (4, 1, 1, 3), (4, 6, 0, 1), (64, 2, 1, 4)],
+)
+def test_steps_are_planned_by_the_cores_that_are_left(
+    cores: int, threads: int, on_processor: int, on_gpu: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processor.os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    assert processor.planners(threads, CPU) == on_processor
+    assert processor.planners(threads, torch.device("cuda")) == on_gpu
+    monkeypatch.delattr(processor.os, "sched_getaffinity")  # not Linux
+    monkeypatch.setattr(processor.os, "cpu_count", lambda: cores)
+    assert processor.planners(threads, CPU) == on_processor
+
+
 @pytest.mark.parametrize(("gain", "expected"), [(2.0, True), (1.5, True), (1.2, False), (0.5, False)])
 def test_bf16_is_taken_where_it_is_clearly_faster(gain: float, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processor, "_gain", lambda _: gain)

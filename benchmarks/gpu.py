@@ -1,0 +1,53 @@
+"""Time training steps on one GPU as the batch grows: rows a second, share of the matrix limit, memory.
+
+python benchmarks/gpu.py --run runs/debian  # prepared up to build-views; minutes; writes benchmarks/results/gpu.jsonl
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+SSL = ("--ssl", "--neighbours", "--ssl-every", "8")  # as train has it, with as many items as interactions
+
+
+def main() -> None:
+    """Print a Markdown table, a row a batch size; each measurement has a process of its own."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--batch-size", type=int, nargs="+", default=[1024, 4096, 8192, 32768, 65536])
+    parser.add_argument("--output", type=Path, default=HERE / "results" / "gpu.jsonl")
+    options = parser.parse_args()
+    print("| batch | ms a step | rows a second | share of the limit | GiB | with SSL: ms a step | times | GiB |")
+    print("|" + " ---: |" * 8)
+    with options.output.open("w") as file:
+        for size in options.batch_size:
+            without, with_ssl = (measured(options, size, more) for more in ((), SSL))
+            file.writelines(json.dumps(found) + "\n" for found in (without, with_ssl))
+            cells = (
+                f"{size:,}",
+                f"{without['step_ms']:.1f}",
+                f"{without['rows_per_s']:,.0f}",
+                f"{without['share_of_limit']:.1%}",
+                f"{without['peak_gib']:.2f}",
+                f"{with_ssl['step_ms']:.1f}",
+                f"{with_ssl['step_ms'] / without['step_ms']:.2f}",
+                f"{with_ssl['peak_gib']:.2f}",
+            )
+            print("| " + " | ".join(cells) + " |", flush=True)
+
+
+def measured(options: argparse.Namespace, size: int, more: tuple[str, ...]) -> dict[str, float]:
+    """Give what steps.py finds of a batch size."""
+    command = [sys.executable, str(HERE / "steps.py"), "--run", str(options.run), "--device", options.device]
+    sizes = ["--batch-size", str(size), "--threads", "1", "--steps", "64", "--warm-up", "32"]
+    printed = subprocess.run([*command, *sizes, *more], check=True, capture_output=True, text=True).stdout
+    found: dict[str, float] = json.loads(printed.splitlines()[-1])
+    return found
+
+
+if __name__ == "__main__":
+    main()
