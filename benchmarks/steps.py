@@ -8,6 +8,7 @@ import argparse
 import inspect
 import itertools
 import json
+import re
 import resource
 import time
 from collections.abc import Callable, Iterator
@@ -18,11 +19,14 @@ import torch
 
 from ssl_recall import optimisers, steps, training
 from ssl_recall.features import Bags
-from ssl_recall.towers import Tower, unit
+from ssl_recall.steps import Step
+from ssl_recall.towers import Tower, TwoTower, unit
 from ssl_recall.training import StepLosses
 from stages import models, processor, reader
 from stages.fitting import VIEWS, load, objective_of
 from stages.train import READS, train
+
+PRODUCT = re.compile(r"aten::(mm|addmm_?|bmm|linear|mkldnn_linear)$")
 
 
 def main() -> None:
@@ -44,6 +48,9 @@ def main() -> None:
     parser.add_argument("--warm-up", type=int, default=10)
     parser.add_argument("--planners", type=int, help="Threads that plan the steps to come. [default: as train has it]")
     parser.add_argument("--profile", action="store_true", help="Print, too, what the steps' time goes into.")
+    parser.add_argument(
+        "--bound", action="store_true", help="Say, too, the bound of a step, and its share in products."
+    )
     parser.add_argument("--precision", type=processor.Precision, default=processor.Precision.AUTO)
     options = parser.parse_args()
     if options.steps < options.ssl_every:
@@ -87,7 +94,7 @@ def main() -> None:
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated() / 2**30
     if options.profile:
-        print(profile(every, device))
+        print(profile(every, device)[0])
     limit = products_a_second(device, bf16=settings["bf16"])
     share = products_of(options, len(data.items.names), len(data.queries.names)) / median / limit
     found = {
@@ -96,6 +103,10 @@ def main() -> None:
         "rows_per_s": options.batch_size / median,
         "peak_gib": peak,
     }
+    if options.bound:
+        step = next(planner.epoch(10**6))()
+        found["bound_ms"] = 1e3 * bound_seconds(options, step, model, limit)
+        found["in_products"] = profile(every, device)[1]
     how = {"bf16": settings["bf16"], "planners": planners, "device": options.device}
     print(
         json.dumps({"batch_size": options.batch_size, "threads": options.threads, "ssl": options.ssl, **how, **found})
@@ -125,13 +136,50 @@ def step_seconds(every: Iterator[StepLosses], options: argparse.Namespace, devic
     return float(np.median(whole, axis=0).mean())
 
 
-def profile(every: Iterator[StepLosses], device: torch.device) -> str:
-    """Take sixteen steps more, and say which operations the time went into."""
+def profile(every: Iterator[StepLosses], device: torch.device) -> tuple[str, float]:
+    """Take sixteen steps more, and say which operations the time went into, and what share of it into products."""
+    start = time.perf_counter()
     with torch.profiler.profile() as found:
         for _ in range(16):
             next(every)
+        seconds = time.perf_counter() - start
     by = "self_cuda_time_total" if device.type == "cuda" else "self_cpu_time_total"
-    return str(found.key_averages().table(sort_by=by, row_limit=25, max_name_column_width=60))
+    averages = found.key_averages()
+    products = sum(getattr(row, by.replace("cuda", "device")) for row in averages if PRODUCT.search(row.key)) / 1e6
+    return str(averages.table(sort_by=by, row_limit=25, max_name_column_width=60)), products / seconds
+
+
+def bound_seconds(options: argparse.Namespace, step: Step, model: TwoTower, limit: float) -> float:
+    """Give what the step's products and its passes over memory would take at the measured rates.
+
+    Of memory: the values' rows of the table, the bags four times (pooled, and each gradient of them), the touched rows
+    four times (gradient, accumulator, and the rows read and written), the logits five times.
+    """
+    bags, width = len(step.pooling.starts), model.embeddings.width
+    rows, columns = len(step.own), len(step.times)
+    floats = width * (len(step.pooling.rows) + 4 * bags + 4 * len(step.pooling.touched)) + 5 * rows * columns
+    layers = [
+        (tower.layers, tower.skip if not options.no_straight else None, many)
+        for tower, many in ((model.query, rows), (model.item, columns))
+    ]
+    weights = sum(
+        many * sum(part.weight.numel() for part in [*perceptron, skip] if isinstance(part, torch.nn.Linear))
+        for perceptron, skip, many in layers
+    )
+    products = 6 * (weights + rows * columns * options.width)
+    return float(products / limit + 4 * floats / bytes_a_second(model.embeddings.weight.device))
+
+
+def bytes_a_second(device: torch.device) -> float:
+    """Measure the rate of a large copy, counting what is read and what is written."""
+    source = torch.randn(2**24 if device.type == "cpu" else 2**28, device=device)
+    target = torch.empty_like(source)
+    seconds = []
+    for _ in range(12):
+        start = time.perf_counter()
+        target.copy_(source)[0].item()
+        seconds.append(time.perf_counter() - start)
+    return 2 * 4 * len(source) / float(min(seconds))
 
 
 def products_a_second(device: torch.device, *, bf16: bool) -> float:
