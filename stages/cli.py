@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import console, signals
+from . import config, console, signals
 from .errors import StageError
 
 STAGES = {  # subcommand -> its line in the list of all
@@ -122,6 +122,8 @@ def _of_usage(error: Any) -> str:
     text, ctx = str(error.format_message()).rstrip(".?"), getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError":
         return f"USAGE: no command given\n{text}"
+    if place := config.place_of(error):
+        text = f"{place}: {getattr(error, 'message', text)}".rstrip(".?")
     return f"USAGE: {text.strip()}" + (f"; see: {ctx.command_path} --help" if ctx else "")
 
 

@@ -62,6 +62,16 @@ def load(ctx: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
+def place_of(error: Any) -> str:
+    """Say where in the settings file the value stands that a flag would not take; nothing where it was a flag."""
+    ctx, parameter = getattr(error, "ctx", None), getattr(error, "param", None)
+    name = str(getattr(parameter, "name", ""))
+    if ctx is None or getattr(ctx.get_parameter_source(name), "name", "") != "DEFAULT_MAP":
+        return ""
+    table = str(ctx.info_name).replace("-", "_")
+    return f"{ctx.params.get('config')}: [{table}] {name} = {ctx.default_map[name]!r:.40}"
+
+
 def arms(path: Path | None) -> dict[str, dict[str, Any]]:
     """Give what the tables [ablate.arms.NAME] of a file that was loaded change: name -> setting -> value."""
     return dict(read(path).get("ablate", {}).get("arms", {})) if path is not None else {}

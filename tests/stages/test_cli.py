@@ -313,3 +313,23 @@ def test_memory_that_torch_does_not_get_is_exit_5(text: str) -> None:
     code, line = cli._outcome(RuntimeError(text))
     assert (code, line.partition(":")[0]) == (5, "OUT_OF_MEMORY")
     assert cli._outcome(RuntimeError("shapes do not match"))[0] == 70
+
+
+@pytest.mark.parametrize(
+    ("line", "flags", "said"),
+    [
+        ("epochs = 0", [], "USAGE: settings.toml: [train] epochs = 0: Input should be greater than or equal to 1"),
+        ('temperature = "hot"', [], "USAGE: settings.toml: [train] temperature = 'hot': Input should be"),
+        ("epochs = 0", ["--epochs", "-1"], "USAGE: Invalid value for '--epochs': Input should be"),
+        ("", ["--epochs", "0"], "USAGE: Invalid value for '--epochs': Input should be"),
+    ],
+)
+def test_a_value_that_no_flag_takes_is_looked_for_where_it_stands(
+    line: str, flags: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "settings.toml").write_text(f"[train]\n{line}\n")
+    result = call("train", "--config", "settings.toml", *flags)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"ssl-recall: {said}")
+    assert "see: ssl-recall train --help" in result.stderr
