@@ -89,6 +89,8 @@ def main() -> None:
     every = itertools.chain.from_iterable(epochs)
     for _ in range(options.warm_up):
         next(every)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()  # of the trial of bf16
     median = step_seconds(every, options, device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     if device.type == "cuda":
@@ -96,7 +98,10 @@ def main() -> None:
     if options.profile:
         print(profile(every, device)[0])
     limit = products_a_second(device, bf16=settings["bf16"])
-    share = products_of(options, len(data.items.names), len(data.queries.names)) / median / limit
+    plans = itertools.chain.from_iterable(planner.epoch(number) for number in itertools.count(10**6))
+    planned = [plan() for plan in itertools.islice(plans, options.ssl_every)]  # a round
+    products = sum(products_of(step, model) for step in planned) / len(planned)
+    share = products / median / limit
     found = {
         "share_of_limit": share,
         "step_ms": 1e3 * median,
@@ -104,8 +109,8 @@ def main() -> None:
         "peak_gib": peak,
     }
     if options.bound:
-        step = next(planner.epoch(10**6))()
-        found["bound_ms"] = 1e3 * bound_seconds(options, step, model, limit)
+        bounds = [bound_seconds(step, model, products, limit) for step in planned]
+        found["bound_ms"] = 1e3 * sum(bounds) / len(bounds)
         found["in_products"] = profile(every, device)[1]
     how = {"bf16": settings["bf16"], "planners": planners, "device": options.device}
     print(
@@ -149,25 +154,16 @@ def profile(every: Iterator[StepLosses], device: torch.device) -> tuple[str, flo
     return str(averages.table(sort_by=by, row_limit=25, max_name_column_width=60)), products / seconds
 
 
-def bound_seconds(options: argparse.Namespace, step: Step, model: TwoTower, limit: float) -> float:
-    """Give what the step's products and its passes over memory would take at the measured rates.
+def bound_seconds(planned: Step, model: TwoTower, products: float, limit: float) -> float:
+    """Give what a step's products and its passes over memory would take at the measured rates, one after the other.
 
-    Of memory: the values' rows of the table, the bags four times (pooled, and each gradient of them), the touched rows
-    four times (gradient, accumulator, and the rows read and written), the logits five times.
+    Of memory: the values' rows of the table, and again of the bags' gradient; the bags four times (pooled, and each
+    gradient of them); the touched rows four times (gradient, accumulator, and the rows read and written). The logits
+    are not counted: a block of them stays in the cache.
     """
-    bags, width = len(step.pooling.starts), model.embeddings.width
-    rows, columns = len(step.own), len(step.times)
-    floats = width * (len(step.pooling.rows) + 4 * bags + 4 * len(step.pooling.touched)) + 5 * rows * columns
-    layers = [
-        (tower.layers, tower.skip if not options.no_straight else None, many)
-        for tower, many in ((model.query, rows), (model.item, columns))
-    ]
-    weights = sum(
-        many * sum(part.weight.numel() for part in [*perceptron, skip] if isinstance(part, torch.nn.Linear))
-        for perceptron, skip, many in layers
-    )
-    products = 6 * (weights + rows * columns * options.width)
-    return float(products / limit + 4 * floats / bytes_a_second(model.embeddings.weight.device))
+    pooling = planned.pooling
+    floats = model.embeddings.width * (2 * len(pooling.rows) + 4 * len(pooling.starts) + 4 * len(pooling.touched))
+    return products / limit + 4 * floats / bytes_a_second(model.embeddings.weight.device)
 
 
 def bytes_a_second(device: torch.device) -> float:
@@ -194,22 +190,17 @@ def products_a_second(device: torch.device, *, bf16: bool) -> float:
     return 2 * size**3 / min(seconds)
 
 
-def products_of(options: argparse.Namespace, item_features: int, query_features: int) -> float:
-    """Count the operations of a step's matrix products: forward and twice back.
-
-    As if all candidates were distinct, and where queries are items, whose tower asks for neighbours.
-    """
-    rows = options.batch_size
-    items = rows + options.further_negatives
-    drawn = rows / options.ssl_every if options.ssl else 0  # items of the task, on average
-    beside = drawn if options.neighbours else 0
-    sizes = [options.embedding_width, *options.hidden, options.width]
-    total = 0.0
-    for many, features in ((rows + beside, query_features), (items + 2 * drawn + beside, item_features)):
-        widths = [features * sizes[0], *sizes[1:]]
-        layers = sum(a * b for a, b in itertools.pairwise(widths))
-        total += 6 * many * (layers + (widths[0] * widths[-1] if not options.no_straight else 0))
-    return total + float(6 * options.width * rows * (items + drawn + beside))
+def products_of(planned: Step, model: TwoTower) -> float:
+    """Count the operations of a step's matrix products, forward and twice back: of both towers and the softmaxes."""
+    total = 0
+    for tower, bags in ((model.query, planned.queries), (model.item, planned.items)):
+        many = len(bags.lengths) // len(tower.starts)
+        total += many * sum(part.weight.numel() for part in tower.modules() if isinstance(part, torch.nn.Linear))
+    width = [part.out_features for part in model.item.layers if isinstance(part, torch.nn.Linear)][-1]
+    cells = len(planned.own) * len(planned.times)
+    for pairs in (planned.same, planned.alike):
+        cells += (len(pairs.bounds) - 1) ** 2 if pairs is not None else 0
+    return float(6 * (total + width * cells))
 
 
 def without_straight_path(tower: Tower) -> Callable[..., torch.Tensor]:

@@ -20,9 +20,12 @@ def ahead(items: Iterator[_T], depth: int = 2) -> Iterator[_T]:
 
 def called_ahead(calls: Iterator[Callable[[], _T]], threads: int, depth: int = 2) -> Iterator[_T]:
     """Give what each call gives, in their order, called by so many threads, up to `depth` a thread ahead."""
-    with ThreadPoolExecutor(threads) as pool:
+    pool = ThreadPoolExecutor(threads)
+    try:
         upcoming = deque(pool.submit(call) for call in islice(calls, threads * depth))
         while upcoming:
             item = upcoming.popleft().result()
             upcoming.extend(pool.submit(call) for call in islice(calls, 1))
             yield item
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -4,7 +4,7 @@ A plan is a pure function of (seed, epoch, step) and knows nothing of the weight
 of time; what is left to do with it has known shapes and never asks the device for anything.
 """
 
-import threading
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -102,12 +102,12 @@ class Planner:
     """Plans the steps of an epoch, from the tables and from where a model's vocabularies begin."""
 
     def __init__(self, data: TrainingData, objective: Objective, model: TwoTower, seed: int) -> None:
-        """Keep the data, and in each thread that plans two scratch columns an item."""
+        """Keep the data, and two scratch columns an item for each step that is planned at the same time."""
         assert objective.ssl is None or data.views is not None, "self-supervision needs views"
         self.data, self.objective, self.seed = data, objective, seed
         self.starts = [starts.cpu() for starts in (model.query.starts, model.query.past_start, model.item.starts)]
         self.as_query = _as_query(data.items, data.queries) if objective.history == 0 else None
-        self._scratch = threading.local()
+        self._scratch: list[Tensor] = []
         self._piece = PIECES.get(model.embeddings.weight.device.type)
 
     @property
@@ -178,6 +178,8 @@ class Planner:
                     items.append(whole)
                 items.append(bags_of(data.items, beside))
                 alike = not_negatives(ids, beside)
+        with self._column_of() as column_of:
+            known = known_pairs(query_ids, candidates, log, column_of)
         asked, shown = join(queries), join(items)
         parts = [(asked, self.starts[0]), *([(past, self.starts[1])] if past else []), (shown, self.starts[2])]
         return Step(
@@ -193,17 +195,20 @@ class Planner:
             own,
             F.pad(data.log_q.index_select(0, item_ids), (0, padding)),
             F.pad(times.float(), (0, padding)),
-            known_pairs(query_ids, candidates, log, self._column_of()),
+            known,
             same,
             alike,
         )
 
-    def _column_of(self) -> Tensor:
-        """Give this thread's scratch: -1 for every item with its id and without it."""
-        if not hasattr(self._scratch, "column_of"):
-            self._scratch.column_of = torch.full((2 * self.data.items.rows,), -1, dtype=torch.int64)
-        column_of: Tensor = self._scratch.column_of
-        return column_of
+    @contextlib.contextmanager
+    def _column_of(self) -> Iterator[Tensor]:
+        """Lend scratch that no other thread has: -1 for every item with its id and without it."""
+        try:
+            column_of = self._scratch.pop()
+        except IndexError:
+            column_of = torch.full((2 * self.data.items.rows,), -1, dtype=torch.int64)
+        yield column_of
+        self._scratch.append(column_of)
 
 
 def grain(size: int) -> int:

@@ -76,8 +76,8 @@ def train_epoch(
 ) -> Iterator[StepLosses]:
     """Pass once over the log, a step at a time; nothing waits for the device but a look at the losses now and then.
 
-    Begins with the step `first`: what a checkpoint goes on from. So many threads, each on a processor core of its own,
-    plan the next steps beside the one that is taken; with none each is planned before it. The steps are the same.
+    Begins with the step `first`: what a checkpoint goes on from. So many threads, which want a core each, plan the next
+    steps beside the one that is taken; with none each is planned before it. The steps are the same.
 
     Raises losses.NonFiniteError within CHECK steps of the first whose loss is not finite, and names that one.
     """

@@ -66,7 +66,7 @@ class Keeper:
     def __init__(self, job: artifacts.Job, folder: str, every: float, asked: Asked, *, strict: bool) -> None:
         """Keep the files in the run folder's `folder`; `every` is seconds, 0 saves after each step."""
         self.folder, self.every, self.asked, self.strict = job.run / folder / FOLDER, every, asked, strict
-        self.resume, self.settings = console.same_command(), job.settings
+        self.stage, self.resume, self.settings = job.stage, console.same_command(), job.settings
         own = shlex.split(f"{job.stage}{job.flags}")  # in place of `run`, which takes no flags of a training
         self.typed = [part for part in console.typed if part != "--force"] if console.typed[:1] == ["train"] else own
         self.about = _about(version("ssl-recall"), job.settings, job.inputs)
@@ -134,7 +134,7 @@ class Keeper:
             text = f"{self._found.path}: does not fit the model ({error}); {self._ways()}"
             raise CheckpointError(text, "MODEL") from None
         self._last = fit.where()
-        console.line(f"{'train':<26} goes on from {self._last}")
+        console.line(f"{self.stage:<26} goes on from {self._last}")
 
     def after_step(self, fit: "Fit") -> None:
         """Save when it is time or somebody wants to stop. Raises Stopped in the latter case."""

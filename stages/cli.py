@@ -98,7 +98,7 @@ def _outcome(error: BaseException) -> tuple[int, str]:
     """Give the exit code and the line."""
     match error:
         case StageError():
-            return error.code, str(error)
+            return error.code, console.printable(str(error))
         case KeyboardInterrupt():
             return STOPPED, "stopped; nothing of this stage was written"
         case signals.Terminated():
@@ -123,7 +123,7 @@ def _of_usage(error: Any) -> str:
     if type(error).__name__ == "NoArgsIsHelpError":
         return f"USAGE: no command given\n{text}"
     if place := config.place_of(error):
-        text = f"{place}: {getattr(error, 'message', text)}".rstrip(".?")
+        text = console.printable(f"{place}: {getattr(error, 'message', text)}").rstrip(".?")
     return f"USAGE: {text.strip()}" + (f"; see: {ctx.command_path} --help" if ctx else "")
 
 

@@ -1,6 +1,7 @@
 """The settings file: one table a stage, the names of its flags; a key that no flag has is refused."""
 
 import difflib
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -13,6 +14,7 @@ from .errors import SettingsError
 DEFAULT = Path("ssl-recall.toml")
 ARM_STAGES = ("build-views", "train")  # whose settings an arm, [ablate.arms.NAME], may change
 ARM_NAME = re.compile("[a-z0-9][a-z0-9-]*")
+LONGEST = 40  # characters of a value that are shown
 OWN = ("manifest.json", ".lock")  # what tells a run folder
 OF_ABLATE = {"run", "config", "force", "seed", "threads"}  # but not these, which ablate and tune give to all arms
 
@@ -68,8 +70,18 @@ def place_of(error: Any) -> str:
     name = str(getattr(parameter, "name", ""))
     if ctx is None or getattr(ctx.get_parameter_source(name), "name", "") != "DEFAULT_MAP":
         return ""
-    table = str(ctx.info_name).replace("-", "_")
-    return f"{ctx.params.get('config')}: [{table}] {name} = {ctx.default_map[name]!r:.40}"
+    path = ctx.params["config"]
+    settings, title = read(path), str(ctx.info_name)
+    for table in (title, title.replace("-", "_")):
+        if isinstance(own := settings.get(table), dict) and name in own:
+            return f"{path}: [{table}] {name} = {_written(own[name])}"
+    return f"{path}: {name} = {_written(settings.get(name))}"
+
+
+def _written(value: object) -> str:
+    """Write a value about as the file has it."""
+    text = json.dumps(value, default=str)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}.."
 
 
 def arms(path: Path | None) -> dict[str, dict[str, Any]]:
@@ -95,10 +107,10 @@ def _check_arms(path: Path, arms: Any, commands: dict[str, Any]) -> None:
 
 def _check_type(where: str, value: Any, parameter: Any) -> None:
     """Refuse what a flag would take for something else: true for the number 1, 1 for true, and numbers past 64 bits."""
-    flag = parameter.opts[0]
+    flag, switch = parameter.opts[0], getattr(parameter, "is_flag", False)  # an argument has none
     for one in value if isinstance(value, list) else [value]:
-        if isinstance(one, bool) != parameter.is_flag and isinstance(one, int):
-            kind = "true or false" if parameter.is_flag else "something else"
+        if isinstance(one, bool) != switch and isinstance(one, int):
+            kind = "true or false" if switch else "something else"
             raise SettingsError(f"{where} = {str(one).lower()[:40]}: {flag} takes {kind}", "BAD_TYPE")
         if isinstance(one, int) and abs(one) >= 2**63:
             raise SettingsError(f"{where} = {str(one)[:40]}..: {flag} takes at most 64 bits", "BAD_TYPE")

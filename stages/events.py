@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MERGED = 2**24  # rows in which repeated pairs are looked for at a time
 ITEM_TO_ITEM = 0.9  # share of the query ids that are item ids from which queries are taken to be items
+EXAMPLES = 1000  # rows in which ids are looked for that no table knows, to show them
 RARE = 0.1  # share of the numbers of a range below which it is no chance that two tables name the same ones
 
 
@@ -294,15 +295,14 @@ def _limit_unknown(
     share = int(unknown["count"].sum()) / len(reasons)
     if share <= most and share < 1:
         return
-    hint = f"; set the limit with --max-unknown-share (now {most:g})"
-    if share == 1:
-        by_query = queries is not None and "query" in unknown["reason"][0]
-        side, known = ("query_id", queries) if by_query else ("item_id", items)
-        examples = (
-            log.select(pl.col(side).head(3))[side].to_list(),
-            known.head(3).to_list() if known is not None else [],
-        )
-        where = "the queries" if by_query else "the catalogue"
-        hint = f"; are these the same ids? interactions have {examples[0]}, {where} {examples[1]}"
+    by_query = queries is not None and "query" in unknown["reason"][0]
+    side, known = ("query_id", queries) if by_query else ("item_id", items)
+    named = log.select(side, rows=EXAMPLES)[side].unique(maintain_order=True)
+    strange = named.filter(~named.is_in(known.implode())) if known is not None else named
+    examples = strange.head(3).to_list(), known.head(3).to_list() if known is not None else []
+    where = "the queries" if by_query else "the catalogue"
+    hint = f"; are these the same ids? interactions have {examples[0]}, {where} {examples[1]}"
+    if share < 1:
+        hint += f"; where they are, set the limit with --max-unknown-share (now {most:g})"
     kinds = ", ".join(f"{count:,} {reason}" for reason, count in unknown.iter_rows())
     raise InputError(f"--interactions {log.path}: {share:.0%} of {len(reasons):,} rows: {kinds}{hint}", "UNKNOWN_ITEMS")

@@ -89,7 +89,8 @@ def unbeaten(popular: float, own: float) -> str:
     """Say what to try where the model recalls no more than most-popular."""
     return (
         f"most popular recalls as much as the model or more ({popular:.3f}, {own:.3f}): too few steps, or a log in "
-        "which little but popularity is to be learned; smaller batches, more epochs and a history are what to try"
+        "which little but popularity is to be learned; smaller batches, a history and, where validation rose to the "
+        "end, more epochs are what to try"
     )
 
 

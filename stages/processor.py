@@ -51,9 +51,10 @@ def _keep_memory() -> None:
 
 
 def planners(threads: int, device: "torch.device") -> int:
-    """Give how many threads plan steps' whole numbers beside the one that is taken: with no core free both wait.
+    """Give how many threads plan steps' whole numbers beside the one that is taken.
 
-    One is faster than any processor takes steps; a GPU takes them faster, and gets what cores there are.
+    On a processor one where a core is free, for with none both wait: it plans faster than steps are taken. A GPU takes
+    them faster, and gets what cores there are, one to PLANNERS.
     """
     own = getattr(os, "sched_getaffinity", None)  # Linux alone knows which cores a process may use
     spare = (len(own(0)) if own else os.cpu_count() or 1) - threads

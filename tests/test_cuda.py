@@ -37,8 +37,12 @@ def after_steps(objective: Objective, device: torch.device, many: int) -> tuple[
     return taken, [weight.detach().cpu() for weight in model.parameters()]
 
 
+@pytest.mark.parametrize("piece", [2, 64])
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_losses_and_weights_are_those_of_the_processor(objective: Objective) -> None:
+def test_losses_and_weights_are_those_of_the_processor(
+    objective: Objective, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "PIECES", {"cuda": piece})
     here, there = (after_steps(objective, device, 4) for device in (CPU, GPU))
     for expected, found in zip(here, there, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5, equal_nan=True)
@@ -60,6 +64,22 @@ def test_a_step_never_waits_for_the_gpu(objective: Objective) -> None:
             torch.ones(1, device=GPU).item()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
+def test_an_epoch_waits_for_the_gpu_only_to_look_at_the_losses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "CHECK", 99)
+    model = model_of().to(GPU)
+    planner = steps.Planner(data_of([(q, time, q) for q in range(8) for time in range(4)]), BESIDE, model, 3)
+    epoch = training.train_epoch(model, steppers_of(model), planner, 0, planners=2)
+    next(epoch)
+    try:
+        torch.cuda.set_sync_debug_mode("error")
+        for _ in range(3):
+            next(epoch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+        epoch.close()
 
 
 def test_a_training_goes_on_from_what_was_kept_of_it() -> None:

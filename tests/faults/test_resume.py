@@ -116,7 +116,7 @@ def test_f19_f20_a_signal_ends_the_step_saves_and_names_the_command_that_goes_on
     command = said.rsplit("to go on run: ssl-recall ", 1)[1].split()
     again = call(*command)
     assert again.returncode == 0, again.said
-    assert "goes on from" in again.said
+    assert "\ntrain                      goes on from" in f"\n{again.said}"
     assert ended(shop_run) == expected
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import islice
+from threading import Barrier, Event
 from typing import Any
 
 import pytest
@@ -360,8 +361,70 @@ def test_what_several_threads_call_ahead_comes_in_order_whichever_is_done_first(
 
     for taken, number in enumerate(ahead.called_ahead(calls(), threads, depth)):
         assert number == taken
-        assert len(asked) <= number + 1 + threads * depth
+        assert len(asked) == min(many, number + 1 + threads * depth)
     assert asked == list(range(many))
+
+
+def test_calls_ahead_are_made_at_the_same_time() -> None:
+    meeting = Barrier(3, timeout=20)
+    found = ahead.called_ahead(iter([meeting.wait] * 3), 3)
+    assert sorted(found) == [0, 1, 2]
+
+
+def test_calls_that_nobody_waits_for_any_more_are_not_made() -> None:
+    begun, go = Event(), Event()
+
+    def second() -> int:
+        begun.set()
+        go.wait(20)
+        return 2
+
+    made: list[int] = []
+    found = ahead.called_ahead(iter([lambda: 1, second, *[partial(made.append, n) for n in range(4)]]), 1, 4)
+    assert next(found) == 1
+    assert begun.wait(20)
+    go.set()
+    found.close()  # type: ignore[attr-defined]
+    assert len(made) < 4
+
+
+def test_threads_that_plan_at_the_same_time_share_no_scratch() -> None:
+    planner = steps.Planner(data_of(), PLAIN, model_of(), 0)
+    with planner._column_of() as one, planner._column_of() as other:
+        assert one.data_ptr() != other.data_ptr()
+    with planner._column_of() as again:
+        assert again.data_ptr() in {one.data_ptr(), other.data_ptr()}  # two are enough for two
+        assert again.eq(-1).all()
+
+
+@pytest.mark.parametrize("planners", [0, 3])
+def test_so_many_threads_plan_ahead(planners: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int] = []
+
+    def noted(calls: Iterator[steps.Plan], threads: int) -> Iterator[steps.Step]:
+        told.append(threads)
+        return ahead.called_ahead(calls, threads)
+
+    monkeypatch.setattr(training, "called_ahead", noted)
+    model, planner = model_of(), steps.Planner(data_of(), BESIDE, model_of(), 0)
+    steppers = steppers_of(model)
+    list(training.warm_up(model, steppers, planner, planners=planners))
+    list(training.train_epoch(model, steppers, planner, 0, planners=planners))
+    assert told == [planners] * 2 if planners else not told
+
+
+@pytest.mark.parametrize("objective", [PLAIN, BESIDE])
+def test_rows_are_cut_into_pieces_where_the_device_wants_it(
+    objective: Objective, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for piece in (None, 2):
+        monkeypatch.setattr(steps, "PIECES", {"cpu": piece})
+        model = model_of()
+        step = steps.Planner(data_of(), objective, model, 0).step(torch.tensor([0, 3, 5, 6]), 0, 0)
+        assert (step.pooling.pieces is not None) == (piece is not None)
+        found.append(gradients(model, training.step_losses(model, step.to(torch.device("cpu")), objective)[2]))
+    torch.testing.assert_close(found[0], found[1])
 
 
 def test_a_call_that_goes_wrong_ahead_is_raised_in_its_turn() -> None:

@@ -316,20 +316,38 @@ def test_memory_that_torch_does_not_get_is_exit_5(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "flags", "said"),
+    ("text", "flags", "said"),
     [
-        ("epochs = 0", [], "USAGE: settings.toml: [train] epochs = 0: Input should be greater than or equal to 1"),
-        ('temperature = "hot"', [], "USAGE: settings.toml: [train] temperature = 'hot': Input should be"),
-        ("epochs = 0", ["--epochs", "-1"], "USAGE: Invalid value for '--epochs': Input should be"),
-        ("", ["--epochs", "0"], "USAGE: Invalid value for '--epochs': Input should be"),
+        ("[train]\nepochs = 0", [], "[train] epochs = 0: Input should be greater than or equal to 1"),
+        ("[train]\ntemperature = 'hot'", [], '[train] temperature = "hot": Input should be'),
+        ("[train]\nepochs = {a = 1}", [], '[train] epochs = {"a": 1}: Input should be'),
+        ("[train]\nepochs = 2026-01-01", [], '[train] epochs = "2026-01-01": Input should be'),
+        (f"[train]\nepochs = '{'x' * 99}'", [], f'[train] epochs = "{"x" * 39}..: Input should be'),
+        ("[export-embeddings]\nthreads = 0", [], "[export-embeddings] threads = 0: Input should be"),
+        ("[export_embeddings]\nthreads = 0", [], "[export_embeddings] threads = 0: Input should be"),
+        ("run = 5", [], "run = 5: "),
+        ("[train]\nepochs = 0", ["--epochs", "-1"], "Invalid value for '--epochs': Input should be"),
+        ("", ["--epochs", "0"], "Invalid value for '--epochs': Input should be"),
     ],
 )
+@pytest.mark.parametrize("name", ["ssl-recall.toml", "a\nb.toml"])
 def test_a_value_that_no_flag_takes_is_looked_for_where_it_stands(
-    line: str, flags: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    text: str, flags: list[str], said: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "settings.toml").write_text(f"[train]\n{line}\n")
-    result = call("train", "--config", "settings.toml", *flags)
+    (tmp_path / name).write_text(text + "\n")
+    command = "export-embeddings" if "export" in text else "train"
+    result = call(command, *([] if name == "ssl-recall.toml" else ["--config", name]), *flags)
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.startswith(f"ssl-recall: {said}")
-    assert "see: ssl-recall train --help" in result.stderr
+    place = "" if flags else name.replace("\n", "\\n") + ": "
+    assert result.stderr.startswith(f"ssl-recall: USAGE: {place}{said}")
+    assert result.stderr.endswith(f"; see: ssl-recall {command} --help\n")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_an_argument_in_the_settings_file_is_no_bug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ssl-recall.toml").write_text("[show-views]\nitem = 'a'\n")
+    result = call("show-views")
+    assert result.returncode == 4, result.stderr  # nothing has been prepared, which is what it goes on to say
+    assert "MISSING: " in result.stderr

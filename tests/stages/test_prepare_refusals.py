@@ -124,7 +124,8 @@ def test_more_unknown_items_than_the_limit_are_refused_with_the_flag_that_sets_i
     message = refused(foreign(0.6))
     assert message.startswith("UNKNOWN_ITEMS: --interactions ")
     assert message.endswith(
-        ": 60% of 10 rows: 6 item not in the catalogue; set the limit with --max-unknown-share (now 0.5)"
+        ": 60% of 10 rows: 6 item not in the catalogue; are these the same ids? interactions have ['z0', 'z1', 'z2'], "
+        "the catalogue ['a', 'b', 'c']; where they are, set the limit with --max-unknown-share (now 0.5)"
     )
 
 
@@ -145,7 +146,7 @@ def test_when_no_item_is_known_the_ids_of_both_tables_are_shown(refused: Refused
 
 def test_when_no_query_is_known_the_ids_of_the_queries_are_shown(refused: Refused) -> None:
     message = refused(queries=pl.DataFrame({"query_id": ["U", "V", "W"]}))
-    assert message.endswith("interactions have ['u', 'u', 'v'], the queries ['U', 'V', 'W']")
+    assert message.endswith("interactions have ['u', 'v', 'w'], the queries ['U', 'V', 'W']")
 
 
 @pytest.mark.parametrize("bad", [NAN, INF, -INF])

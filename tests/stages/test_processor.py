@@ -54,6 +54,13 @@ def test_without_the_gnu_c_library_memory_is_left_to_itself(monkeypatch: pytest.
     assert torch.get_num_threads() == 2
 
 
+def test_whether_sparse_tensors_are_checked_is_said() -> None:
+    """Torch 2.11 warns where it is not."""
+    torch.sparse.check_sparse_tensor_invariants.enable()
+    processor.use(1, CPU)
+    assert not torch.sparse.check_sparse_tensor_invariants.is_enabled()
+
+
 def test_an_error_is_measured_and_not_assumed(monkeypatch: pytest.MonkeyPatch) -> None:
     product = torch.Tensor.__matmul__
 
