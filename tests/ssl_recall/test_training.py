@@ -392,8 +392,8 @@ def test_threads_that_plan_at_the_same_time_share_no_scratch() -> None:
     planner = steps.Planner(data_of(), PLAIN, model_of(), 0)
     with planner._column_of() as one, planner._column_of() as other:
         assert one.data_ptr() != other.data_ptr()
-    with planner._column_of() as again:
-        assert again.data_ptr() in {one.data_ptr(), other.data_ptr()}  # two are enough for two
+    with planner._column_of() as again, planner._column_of() as too:
+        assert {again.data_ptr(), too.data_ptr()} == {one.data_ptr(), other.data_ptr()}  # two are enough for two
         assert again.eq(-1).all()
 
 
