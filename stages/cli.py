@@ -124,6 +124,8 @@ def _of_usage(error: Any) -> str:
         return f"USAGE: no command given\n{text}"
     if place := config.place_of(error):
         text = console.printable(f"{place}: {getattr(error, 'message', text)}").rstrip(".?")
+    if ctx and ctx.info_name == "prepare" and text.startswith("Missing option") and not ctx.params.get("config"):
+        text += "; there is no settings file here: ssl-recall init writes one"
     return f"USAGE: {text.strip()}" + (f"; see: {ctx.command_path} --help" if ctx else "")
 
 

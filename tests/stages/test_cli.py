@@ -351,3 +351,13 @@ def test_an_argument_in_the_settings_file_is_no_bug(tmp_path: Path, monkeypatch:
     result = call("show-views")
     assert result.returncode == 4, result.stderr  # nothing has been prepared, which is what it goes on to say
     assert "MISSING: " in result.stderr
+
+
+def test_without_tables_and_without_a_settings_file_init_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = call("prepare").stderr
+    assert "Missing option '--interactions'; there is no settings file here: ssl-recall init writes one; see: " in said
+    (tmp_path / "ssl-recall.toml").write_text("[train]\nepochs = 1\n")
+    assert "no settings file" not in call("prepare").stderr
