@@ -13,6 +13,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,8 +30,8 @@ from stages.train import READS, train
 PRODUCT = re.compile(r"aten::(mm|addmm_?|bmm|linear|mkldnn_linear)$")
 
 
-def main() -> None:
-    """Print one line of JSON: the median of the steps, after a few to warm up."""
+def asked() -> argparse.Namespace:
+    """Read the flags."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--batch-size", type=int, default=1024)
@@ -55,9 +56,53 @@ def main() -> None:
     options = parser.parse_args()
     if options.steps < options.ssl_every:
         parser.error("--steps must be at least --ssl-every, so that a round is whole")
-    processor.use(options.threads, torch.device(options.device))
+    return options
+
+
+def main() -> None:
+    """Print one line of JSON, behind the profile where it is asked for: the median of the steps, after a few."""
+    options = asked()
+    device = torch.device(options.device)
+    processor.use(options.threads, device)
+    settings = settings_of(options, device)
+    model, planner = ready(options, settings)
+    planners = processor.planners(options.threads, device) if options.planners is None else options.planners
+    every = steps_of(model, planner, planners)
+    for _ in range(options.warm_up):
+        next(every)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()  # of the trial of bf16
+    median = step_seconds(every, options, device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated() / 2**30
+    limit = products_a_second(device, bf16=settings["bf16"])
+    plans = itertools.chain.from_iterable(planner.epoch(number) for number in itertools.count(10**6))
+    planned = [plan() for plan in itertools.islice(plans, options.ssl_every)]  # a round
+    products = sum(products_of(step, model) for step in planned) / len(planned)
+    found = {
+        "share_of_limit": products / median / limit,
+        "step_ms": 1e3 * median,
+        "rows_per_s": options.batch_size / median,
+        "peak_gib": peak,
+    }
+    table, in_products = profile(every, device) if options.profile or options.bound else ("", 0.0)
+    if options.profile:
+        print(table)
+    if options.bound:
+        memory = sum(passes_of(step, model) for step in planned) / len(planned)
+        found["bound_ms"] = 1e3 * (products / limit + memory / bytes_a_second(device))
+        found["in_products"] = in_products
+    how = {"bf16": settings["bf16"], "planners": planners, "device": options.device}
+    print(
+        json.dumps({"batch_size": options.batch_size, "threads": options.threads, "ssl": options.ssl, **how, **found})
+    )
+
+
+def settings_of(options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    """Give what train would be set to."""
     defaults = {name: parameter.default for name, parameter in inspect.signature(train).parameters.items()}
-    settings = defaults | {
+    return defaults | {
         "ssl": options.ssl,
         "ssl_batch_size": options.batch_size,
         "ssl_every": options.ssl_every,
@@ -67,8 +112,12 @@ def main() -> None:
         "embedding_width": options.embedding_width,
         "hidden": options.hidden,
         "width": options.width,
-        "bf16": processor.takes_bf16(options.precision, torch.device(options.device)),
+        "bf16": processor.takes_bf16(options.precision, device),
     }
+
+
+def ready(options: argparse.Namespace, settings: dict[str, Any]) -> tuple[TwoTower, steps.Planner]:
+    """Read the run folder, and build the model on its device."""
     with reader.reading(options.run, (*READS, VIEWS)) as job:
         data, _ = load(job, settings)
         model = models.build(data.items, data.queries, job.read("features.parquet"), settings)
@@ -77,45 +126,15 @@ def main() -> None:
             del tower.skip
             tower.vectors = without_straight_path(tower)  # type: ignore[method-assign]
     model.to(options.device)
+    return model, steps.Planner(data, objective_of(settings), model, 1)
+
+
+def steps_of(model: TwoTower, planner: steps.Planner, planners: int) -> Iterator[StepLosses]:
+    """Train on and on, pass after pass."""
     steppers = training.optimisers(model, 0.001, 0.1, 1e-5)
     average = optimisers.RunningAverage(training.dense_weights(model), 0.99)
-    planner = steps.Planner(data, objective_of(settings), model, 1)
-    device = torch.device(options.device)
-    planners = processor.planners(options.threads, device) if options.planners is None else options.planners
-    epochs = (
-        training.train_epoch(model, steppers, planner, number, average, planners=planners)
-        for number in itertools.count()
-    )
-    every = itertools.chain.from_iterable(epochs)
-    for _ in range(options.warm_up):
-        next(every)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()  # of the trial of bf16
-    median = step_seconds(every, options, device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    if device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated() / 2**30
-    if options.profile:
-        print(profile(every, device)[0])
-    limit = products_a_second(device, bf16=settings["bf16"])
-    plans = itertools.chain.from_iterable(planner.epoch(number) for number in itertools.count(10**6))
-    planned = [plan() for plan in itertools.islice(plans, options.ssl_every)]  # a round
-    products = sum(products_of(step, model) for step in planned) / len(planned)
-    share = products / median / limit
-    found = {
-        "share_of_limit": share,
-        "step_ms": 1e3 * median,
-        "rows_per_s": options.batch_size / median,
-        "peak_gib": peak,
-    }
-    if options.bound:
-        bounds = [bound_seconds(step, model, products, limit) for step in planned]
-        found["bound_ms"] = 1e3 * sum(bounds) / len(bounds)
-        found["in_products"] = profile(every, device)[1]
-    how = {"bf16": settings["bf16"], "planners": planners, "device": options.device}
-    print(
-        json.dumps({"batch_size": options.batch_size, "threads": options.threads, "ssl": options.ssl, **how, **found})
-    )
+    for number in itertools.count():
+        yield from training.train_epoch(model, steppers, planner, number, average, planners=planners)
 
 
 def step_seconds(every: Iterator[StepLosses], options: argparse.Namespace, device: torch.device) -> float:
@@ -147,6 +166,8 @@ def profile(every: Iterator[StepLosses], device: torch.device) -> tuple[str, flo
     with torch.profiler.profile() as found:
         for _ in range(16):
             next(every)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
         seconds = time.perf_counter() - start
     by = "self_cuda_time_total" if device.type == "cuda" else "self_cpu_time_total"
     averages = found.key_averages()
@@ -154,16 +175,16 @@ def profile(every: Iterator[StepLosses], device: torch.device) -> tuple[str, flo
     return str(averages.table(sort_by=by, row_limit=25, max_name_column_width=60)), products / seconds
 
 
-def bound_seconds(planned: Step, model: TwoTower, products: float, limit: float) -> float:
-    """Give what a step's products and its passes over memory would take at the measured rates, one after the other.
+def passes_of(planned: Step, model: TwoTower) -> float:
+    """Count the bytes that a step must at least move through memory.
 
-    Of memory: the values' rows of the table, and again of the bags' gradient; the bags four times (pooled, and each
-    gradient of them); the touched rows four times (gradient, accumulator, and the rows read and written). The logits
-    are not counted: a block of them stays in the cache.
+    The values' rows of the table, and again of the bags' gradient; the bags four times (pooled, and each gradient of
+    them); the touched rows four times (gradient, accumulator, and the rows read and written). The logits are not
+    counted: a block of them stays in the cache.
     """
     pooling = planned.pooling
-    floats = model.embeddings.width * (2 * len(pooling.rows) + 4 * len(pooling.starts) + 4 * len(pooling.touched))
-    return products / limit + 4 * floats / bytes_a_second(model.embeddings.weight.device)
+    rows = 2 * len(pooling.rows) + 4 * len(pooling.starts) + 4 * len(pooling.touched)
+    return 4.0 * model.embeddings.width * rows
 
 
 def bytes_a_second(device: torch.device) -> float:

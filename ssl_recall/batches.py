@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .features import DEFAULT, Bags, EncodedTable
+from .tensors import with_each
 
 ID_DROPOUT, SSL, NEGATIVES, FEATURE_DROPOUT = 0, 1, 3, 4  # the streams of a step: the last number of their keys
 VALIDATION, WARM_UP = -1, -2  # in the place of an epoch: the validation queries, and the steps before the first
@@ -26,8 +27,7 @@ class Interactions:
 
     def to(self, device: torch.device) -> "Interactions":
         """Move every tensor to a device."""
-        until = None if self.until is None else self.until.to(device)
-        return Interactions(self.queries.to(device), self.items.to(device), self.offsets.to(device), until)
+        return with_each(self, lambda tensor: tensor.to(device))
 
     def past(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Give where the past of interactions begins and ends: (B,), (B,); it is empty where time is unknown."""

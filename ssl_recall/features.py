@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .tensors import with_each
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -53,10 +55,7 @@ class EncodedTable:
 
     def to(self, device: torch.device) -> "EncodedTable":
         """Move every tensor to a device."""
-        dense = {name: vectors.to(device) for name, vectors in self.dense.items()}
-        return EncodedTable(
-            self.names, self.kinds, self.vocabularies, self.codes.to(device), self.offsets.to(device), dense
-        )
+        return with_each(self, lambda tensor: tensor.to(device))
 
 
 @dataclass(frozen=True)
@@ -71,17 +70,6 @@ class Bags:
     def starts(self) -> Tensor:
         """Where each bag begins among the codes: (B * K,) int64."""
         return torch.cumsum(self.lengths, 0) - self.lengths
-
-    def to(self, device: torch.device) -> "Bags":
-        """Move every tensor to a device."""
-        dense = {name: vectors.to(device, non_blocking=True) for name, vectors in self.dense.items()}
-        codes, lengths = (tensor.to(device, non_blocking=True) for tensor in (self.codes, self.lengths))
-        return Bags(codes, lengths, dense)
-
-    def pinned(self) -> "Bags":
-        """Copy every tensor into memory that a GPU reads by itself."""
-        dense = {name: vectors.pin_memory() for name, vectors in self.dense.items()}
-        return Bags(self.codes.pin_memory(), self.lengths.pin_memory(), dense)
 
 
 def encoded_table(frame: "pl.DataFrame", features: "pl.DataFrame") -> EncodedTable:

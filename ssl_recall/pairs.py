@@ -17,15 +17,6 @@ class Pairs:
     columns: Tensor  # (H,) int64
     bounds: list[int]  # (B + 1,), on the host, so that a block is cut without asking the device
 
-    def to(self, device: torch.device) -> "Pairs":
-        """Move both tensors to a device."""
-        rows, columns = (tensor.to(device, non_blocking=True) for tensor in (self.rows, self.columns))
-        return Pairs(rows, columns, self.bounds)
-
-    def pinned(self) -> "Pairs":
-        """Copy both tensors into memory that a GPU reads by itself."""
-        return Pairs(self.rows.pin_memory(), self.columns.pin_memory(), self.bounds)
-
 
 def known_pairs(
     query_ids: Tensor,  # (B,) int64

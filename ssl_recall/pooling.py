@@ -1,7 +1,6 @@
 """Mean pooling of a table's rows into bags, with a gradient that costs what the bags hold, not what the table does."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from torch.autograd.function import once_differentiable
 from .features import ranges
 
 # A GPU sums a bag with one of its warps, value after value: of a row that is part of ten thousand bags, say a missing
-# value's, the sum of pieces' sums takes a twentieth of the time. A processor is faster without.
+# value's, the sum of pieces' sums takes a thirtieth of the time. A processor is faster without.
 PIECES = {"cuda": 64}  # bags of a row that are summed at a time
 BITS = 31  # of the number of a bag, in a word of 63 that begins with the row: 2^31 bags a step, a table of 2^32 rows
 
@@ -28,17 +27,6 @@ class Pooling:
     bags: Tensor  # (R,) int64 bag of each value, row after row
     bounds: Tensor  # (U,) int64 where each touched row begins among `bags`; or (P,), each piece of one
     pieces: Tensor | None  # (U,) int64 where each touched row begins among the pieces, where rows are cut into such
-
-    def to(self, device: torch.device) -> "Pooling":
-        """Move every tensor to a device."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
-
-    def pinned(self) -> "Pooling":
-        """Copy every tensor into memory that a GPU reads by itself."""
-        return self._each(Tensor.pin_memory)
-
-    def _each(self, of: Callable[[Tensor], Tensor]) -> "Pooling":
-        return replace(self, **{name: of(tensor) for name, tensor in vars(self).items() if tensor is not None})
 
 
 def pooling(codes: Tensor, lengths: Tensor, first_rows: Tensor, piece: int | None = None) -> Pooling:

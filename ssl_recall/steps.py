@@ -8,7 +8,6 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +18,7 @@ from .blockwise import TILE
 from .features import DEFAULT, Bags, EncodedTable, Kind, bags_of, hide, join, select
 from .pairs import Pairs, known_pairs, not_negatives, pairs_of_equal
 from .pooling import PIECES, Pooling, pooling
+from .tensors import with_each
 from .towers import TwoTower
 from .views import Packed
 
@@ -83,16 +83,11 @@ class Step:
 
     def to(self, device: torch.device) -> "Step":
         """Move everything to a device; what is pinned goes there while the processor goes on."""
-        return self._each(
-            lambda part: part.to(device, non_blocking=True) if isinstance(part, Tensor) else part.to(device)
-        )
+        return with_each(self, lambda tensor: tensor.to(device, non_blocking=True))
 
     def pinned(self) -> "Step":
         """Copy everything into memory that a GPU reads by itself."""
-        return self._each(lambda part: part.pin_memory() if isinstance(part, Tensor) else part.pinned())
-
-    def _each(self, of: Callable[[Any], Any]) -> "Step":
-        return replace(self, **{name: of(part) for name, part in vars(self).items() if part is not None})
+        return with_each(self, Tensor.pin_memory)
 
 
 Plan = Callable[[], Step]  # a step that is still to be planned, by whichever thread calls it

@@ -10,6 +10,7 @@ from . import metrics
 from .batches import Interactions
 from .features import EncodedTable, ranges
 from .retrieval import top_k
+from .tensors import with_each
 from .towers import TwoTower
 from .training import embed_items, embed_queries
 
@@ -24,8 +25,7 @@ class HeldOut:
 
     def to(self, device: torch.device) -> "HeldOut":
         """Move every tensor to a device."""
-        slices = {name: members.to(device) for name, members in self.slices.items()}
-        return HeldOut(self.queries.to(device), self.items.to(device), slices)
+        return with_each(self, lambda tensor: tensor.to(device))
 
 
 def sample(
