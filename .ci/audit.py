@@ -1,6 +1,6 @@
-"""Look for known holes in what is installed, and say how much of it anybody could look up: `make audit`.
+"""Look for known vulnerabilities of the installed packages, and count the packages looked up: `make audit`.
 
-pip-audit ends with 0 where it could look nothing up, as behind a mirror that knows no holes; here that is a warning.
+pip-audit exits with 0 if it could look up nothing, as behind a mirror without advisories; here that is a warning.
 """
 
 import json
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def verdict(text: str, reason: str) -> tuple[int, list[str]]:
-    """Give the exit code and the lines for what pip-audit printed; 1 for a hole, 0 with a warning where it is blind."""
+    """Return exit code and lines for pip-audit's output: 1 for a hole, 0 with a warning for packages not looked up."""
     try:
         found: list[dict[str, Any]] = json.loads(text)["dependencies"]
     except (ValueError, KeyError, TypeError):
@@ -29,7 +29,7 @@ def verdict(text: str, reason: str) -> tuple[int, list[str]]:
 
 
 def main() -> int:
-    """Ask pip-audit about the packages of this Python."""
+    """Run pip-audit on the packages of this Python."""
     command = [sys.executable, "-m", "pip_audit", "--skip-editable", "--progress-spinner", "off", "-f", "json"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)

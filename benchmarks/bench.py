@@ -1,11 +1,11 @@
-"""Time every stage at two sizes, each next to a named reference in the same run, and print one table.
+"""Time every stage at two sizes, in turns with a reference library, and print one table.
 
     python benchmarks/bench.py                       # 100 k items, 1 M rows; 1 M items, 10 M rows
     python benchmarks/bench.py --sizes 10m           # 10 M items, 100 M rows
     python benchmarks/bench.py --peers tfrs=PYTHON librecommender=PYTHON rechub=PYTHON
 
-Whole processes, start and reading included: median of `--repeat` runs that alternate with the reference's, and the
-largest peak of resident memory. One thread for torch unless said otherwise; polars takes all cores.
+A time is that of a whole process, start and reading included: the median of `--repeat` runs that alternate with the
+reference. Memory is the largest peak of resident memory. torch has one thread by default; polars uses all cores.
 """
 
 import argparse
@@ -44,9 +44,9 @@ print(status, time.perf_counter() - started, usage.ru_maxrss)
 
 
 def measure(command: list[str]) -> Measured:
-    """Run a command to its end, without its output. Exits when it fails.
+    """Run a command without its output; return its time and peak memory. Exits if the command fails.
 
-    A small process starts it: a child's peak is at least what its parent held when it was started.
+    A small process starts the command, because the peak of a child is at least the memory of its parent at the start.
     """
     ran = subprocess.run([sys.executable, "-S", "-c", MEASURE, *command], stdout=subprocess.PIPE, text=True, check=True)
     status, seconds, kilobytes = ran.stdout.split()
@@ -56,12 +56,12 @@ def measure(command: list[str]) -> Measured:
 
 
 def median(runs: list[Measured]) -> Measured:
-    """Give the median of the seconds and the largest peak."""
+    """Return the median of the seconds and the largest peak."""
     return statistics.median(seconds for seconds, _ in runs), max(peak for _, peak in runs)
 
 
 def alternate(commands: list[list[str]], repeat: int) -> list[Measured]:
-    """Run commands in turns, so that a slow minute of the machine falls on all of them."""
+    """Run commands in turns, so that a slow minute of the machine affects all of them."""
     runs: list[list[Measured]] = [[] for _ in commands]
     for _ in range(repeat):
         for own, command in zip(runs, commands, strict=True):
@@ -70,12 +70,12 @@ def alternate(commands: list[list[str]], repeat: int) -> list[Measured]:
 
 
 def reference(name: str, folder: Path) -> list[str]:
-    """Give the command of a reference, a function of references.py."""
+    """Return the command of a reference, a function of references.py."""
     return [sys.executable, str(HERE / "references.py"), name, str(folder)]
 
 
 def stages(folder: Path) -> dict[str, tuple[list[str], str]]:
-    """Give each stage's command and the name of its reference, in order."""
+    """Return the command of each stage and the name of its reference, in the order of the stages."""
     tool, run = str(Path(sys.executable).with_name("ssl-recall")), str(folder / "run")
     shared = ["--run", run, "--config", str(folder / "bench.toml"), "--force"]
     few = ["--epochs", "1", "--validation-queries", "500", "--no-ssl"]
@@ -90,7 +90,7 @@ def stages(folder: Path) -> dict[str, tuple[list[str], str]]:
 
 
 def bench_stages(name: str, repeat: int, only: list[str]) -> Iterator[dict[str, object]]:
-    """Time the stages on a synthetic data set, which is made where it is not there yet."""
+    """Time the stages on a synthetic data set; write the data set if it does not exist."""
     items, interactions = SIZES[name]
     folder = Path(".bench") / name
     if not (folder / "interactions.parquet").exists():
@@ -120,7 +120,7 @@ def show(row: dict[str, object]) -> None:
 
 
 def bench_steps(run: Path, peers: dict[str, str], repeat: int, threads: int) -> Iterator[dict[str, object]]:
-    """Time training steps of ours and of the peers, in turns, at two batch sizes."""
+    """Time training steps of ssl-recall and of the peers, in turns, at two batch sizes."""
     for batch in (1024, 4096):
         shared = ["--run", str(run), "--batch-size", str(batch), "--threads", str(threads)]
         own = [sys.executable, str(HERE / "steps.py"), *shared]
@@ -150,7 +150,7 @@ def bench_steps(run: Path, peers: dict[str, str], repeat: int, threads: int) -> 
 
 
 def rows_a_second(command: list[str]) -> float:
-    """Run a script whose last line is JSON with `rows_per_s`."""
+    """Run a script and return `rows_per_s` from its last line, which is JSON. Exits if the script fails."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(command)}: {done.stderr.strip().splitlines()[-1]}")
@@ -158,15 +158,15 @@ def rows_a_second(command: list[str]) -> float:
 
 
 def main() -> None:
-    """Print the tables, and keep them as JSON lines where asked to."""
+    """Print the tables, and append them to --output as JSON lines."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="*", choices=SIZES, default=["100k", "1m"])
-    parser.add_argument("--only", nargs="*", default=[], help="Stages, all where left out.")
+    parser.add_argument("--only", nargs="*", default=[], help="Stages to time. [default: all]")
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--run", type=Path, help="A prepared run folder: time training steps on it.")
+    parser.add_argument("--run", type=Path, help="Prepared run folder; times training steps on it.")
     parser.add_argument("--peers", nargs="*", default=[], metavar="NAME=PYTHON")
-    parser.add_argument("--threads", type=int, default=2, help="Of the training steps.")
-    parser.add_argument("--output", type=Path, help="A file of JSON lines to append to.")
+    parser.add_argument("--threads", type=int, default=2, help="Threads of the training steps.")
+    parser.add_argument("--output", type=Path, help="File to append JSON lines to.")
     arguments = parser.parse_args()
     print(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}, {arguments.repeat} runs each")
     work = [bench_stages(size, arguments.repeat, arguments.only) for size in arguments.sizes]

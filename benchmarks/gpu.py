@@ -1,4 +1,4 @@
-"""Time training steps on one GPU as the batch grows: rows a second, share of the matrix limit, memory.
+"""Time training steps on one GPU by batch size: rows per second, share of the matrix limit, memory.
 
 python benchmarks/gpu.py --run runs/debian  # prepared up to build-views; minutes; writes benchmarks/results/gpu.jsonl
 """
@@ -13,11 +13,11 @@ from typing import Any
 import torch
 
 HERE = Path(__file__).parent
-SSL = ("--ssl", "--neighbours", "--ssl-every", "8")  # as train has it, with as many items as interactions
+SSL = ("--ssl", "--neighbours", "--ssl-every", "8")  # the defaults of train, with one item per interaction
 
 
 def main() -> None:
-    """Print a Markdown table, a row a batch size; each measurement has a process of its own."""
+    """Print a Markdown table with one row per batch size; measure each case in a new process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--device", default="cuda")
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def measured(options: argparse.Namespace, size: int, more: tuple[str, ...]) -> dict[str, Any]:
-    """Give what steps.py finds of a batch size."""
+    """Return the JSON of steps.py for one batch size."""
     command = [sys.executable, str(HERE / "steps.py"), "--run", str(options.run), "--device", options.device]
     sizes = ["--batch-size", str(size), "--threads", "1", "--steps", "64", "--warm-up", "32"]
     printed = subprocess.run([*command, *sizes, *more], check=True, stdout=subprocess.PIPE, text=True).stdout

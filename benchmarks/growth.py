@@ -1,4 +1,4 @@
-"""Time a training step as the catalogue and the log grow: 12 features; the log is read from a Parquet file.
+"""Time a training step by size of catalogue and log: 12 features; the log comes from a Parquet file.
 
 python benchmarks/growth.py --items 10000 10000000 --interactions 1000000
 python benchmarks/growth.py --items 1000000 --interactions 1000000 100000000
@@ -19,15 +19,21 @@ import pyarrow.parquet as pq
 import torch
 from synthetic import LONGEST, ROWS, SEVERAL, SINGLE
 
-from ssl_recall import batches, losses, optimisers, steps, training
-from ssl_recall.features import EncodedTable, Kind
-from stages import models, processor, reader
+from ssl_recall import losses, towers
+from ssl_recall.data.codes import Kind
+from ssl_recall.data.features import EncodedTable
+from ssl_recall.kernels import optimisers
+from ssl_recall.training import loop, sampling
+from ssl_recall.training.objective import Objective
+from ssl_recall.training.planner import Planner, TrainingData
+from stages.learning import hardware, training_inputs
+from stages.run_folder import reader
 
-TAKEN, BATCH = 20, 1024  # interactions a query
+TAKEN, BATCH = 20, 1024  # interactions per query, and per batch
 
 
 def table(items: int) -> tuple[EncodedTable, dict[str, int]]:
-    """Give a catalogue with an id, 8 single-valued and 4 multi-valued features, and the sizes of its vocabularies."""
+    """Make a catalogue with an id, 8 single-valued and 4 multi-valued features; return it with its vocabulary sizes."""
     rng = np.random.default_rng(1)
     sizes = {"id": items, **{f"s{n}": n for n in SINGLE}, **{f"m{n}": n for n in SEVERAL}}
     lengths = np.ones((items, len(sizes)), np.int64)
@@ -44,7 +50,7 @@ def table(items: int) -> tuple[EncodedTable, dict[str, int]]:
 
 
 def write_log(path: Path, items: int, interactions: int, *, spread: bool = False) -> None:
-    """Write a table of interactions as prepare leaves it: by query, a row group at a time."""
+    """Write a table of interactions sorted by query, as prepare does, one row group at a time."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(2)
     schema = pa.schema({"query_index": pa.int32(), "item_index": pa.int32()})
@@ -58,42 +64,42 @@ def write_log(path: Path, items: int, interactions: int, *, spread: bool = False
 
 
 class AsItIs(reader.Reader):
-    """Opens the files of a folder that no stage wrote, and checks none of them."""
+    """Opens files that no stage wrote, without any check."""
 
     def path(self, name: str) -> Path:
-        """Give a file's path."""
+        """Return the path of a file."""
         return self.run / name
 
 
 def step_ms(items: int, interactions: int, threads: int, device: str) -> dict[str, float]:
-    """Give the median of a step, in milliseconds, and the seconds that reading the log took."""
+    """Return the median time of a step in milliseconds, and of reading the log in seconds."""
     place = torch.device(device)
-    processor.use(threads, place)
+    hardware.use(threads, place)
     run = Path(".bench") / "growth" / f"{items}_{interactions}"
     if not (run / "train.parquet").exists():
         write_log(run / "train.parquet", items, interactions)
     job = AsItIs(run, "")
     asked = -(-interactions // TAKEN)
     start = time.perf_counter()
-    log = models.log_from(job, "train.parquet", asked)
+    log = training_inputs.read_interactions(job, "train.parquet", asked)
     reading = time.perf_counter() - start
     catalogue, vocabularies = table(items)
     queries = EncodedTable(
         ("user",), (Kind.ID,), ("user",), torch.arange(asked, dtype=torch.int32) + 2, torch.arange(asked + 1), {}
     )
     counts = torch.bincount(log.items, minlength=items)
-    pool = batches.negative_pool(counts, 0.002)
+    pool = sampling.negative_pool(counts, 0.002)
     log_p = (counts.double().clamp(min=0.01) / counts.sum()).log().float()
     log_q = losses.mixture(log_p, pool.probabilities(items), BATCH, 1024)
-    objective = steps.Objective(BATCH, 0.05, 1024, 0.1, 0, None)
+    objective = Objective(BATCH, 0.05, 1024, 0.1, 0, None)
     sizes: dict[str, Any] = {"embedding_width": 32, "hidden": [256], "width": 64, "history": False, "seed": 1}
-    model = training.two_tower(catalogue, queries, vocabularies | {"user": asked + 2}, **sizes).to(place)
-    data = steps.TrainingData(catalogue, queries, log, log_q, pool, None)
-    average = optimisers.RunningAverage(training.dense_weights(model), 0.99)
-    planner = steps.Planner(data, objective, model, 1)
-    steppers = training.optimisers(model, 0.001, 0.1, 1e-5)
-    planners = 0 if device == "cpu" else processor.planners(threads, place)
-    epoch = training.train_epoch(model, steppers, planner, 0, average, planners=planners)
+    model = towers.two_tower(catalogue, queries, vocabularies | {"user": asked + 2}, **sizes).to(place)
+    data = TrainingData(catalogue, queries, log, log_q, pool, None)
+    average = optimisers.RunningAverage(loop.dense_weights(model), 0.99)
+    planner = Planner(data, objective, model, 1)
+    steppers = loop.make_optimisers(model, 0.001, 0.1, 1e-5)
+    planners = 0 if device == "cpu" else hardware.planners(threads, place)
+    epoch = loop.train_epoch(model, steppers, planner, 0, average, planners=planners)
     times = []
     for number in range(110):
         start = time.perf_counter()
@@ -114,14 +120,14 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     for items, interactions in itertools.product(arguments.items, arguments.interactions):
-        with multiprocessing.get_context("spawn").Pool(1) as own:  # a process each, for its own peak
+        with multiprocessing.get_context("spawn").Pool(1) as own:  # a new process, because its peak is measured
             found, peak = own.apply(measured, (items, interactions, arguments.threads, arguments.device))
         sizes = {"items": items, "interactions": interactions, "threads": arguments.threads}
         print(json.dumps(sizes | found | {"peak_gib": peak}), flush=True)
 
 
 def measured(items: int, interactions: int, threads: int, device: str) -> tuple[dict[str, float], float]:
-    """Give what step_ms finds, and the peak of this process in GiB."""
+    """Return the times of step_ms, and the peak of this process in GiB."""
     found = step_ms(items, interactions, threads, device)
     return found, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 

@@ -1,4 +1,4 @@
-"""Time compute-popularity on 100 M interactions and 4.5 M items, next to a bare polars group_by, whole processes.
+"""Time compute-popularity on 100 M interactions of 4.5 M items, in turns with a polars group_by, as whole processes.
 
 python benchmarks/long_log.py --interactions 100000000
 """
@@ -12,13 +12,13 @@ import polars as pl
 from bench import alternate, reference
 from growth import write_log
 
-from stages.artifacts import Job
+from stages.run_folder.job import Job
 
 ITEMS = 4_500_000
 
 
 def prepared(folder: Path, interactions: int) -> None:
-    """Write the two tables that the stage reads, as prepare would."""
+    """Write the two tables that the stage reads, under the manifest of prepare."""
     plain = folder / "plain.parquet"
     write_log(plain, ITEMS, interactions, spread=True)
     log = pl.scan_parquet(plain).with_columns(query_id="query_index", item_id="item_index")

@@ -1,4 +1,4 @@
-"""Time exact top 100 over 1 M vectors of 64, in turns with faiss IndexFlatIP (in this environment or another's Python).
+"""Time exact top 100 over 1 M vectors of width 64, in turns with faiss IndexFlatIP under any Python.
 
 python benchmarks/nearest.py --faiss .venvs/faiss/bin/python --queries 10000
 """
@@ -11,10 +11,10 @@ import sys
 
 OURS = """
 import sys, time, torch
-from ssl_recall import retrieval
-from stages import processor
+from ssl_recall.evaluation import retrieval
+from stages.learning import hardware
 items, queries, threads = map(int, sys.argv[1:])
-processor.use(threads, torch.device("cpu"))
+hardware.use(threads, torch.device("cpu"))
 source = torch.Generator().manual_seed(0)
 unit = lambda rows: torch.nn.functional.normalize(torch.randn(rows, 64, generator=source), dim=1)
 corpus, asked = unit(items), unit(queries)
@@ -40,7 +40,7 @@ print(time.perf_counter() - start, found.sum())
 def main() -> None:
     """Print a line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--faiss", default=sys.executable, help="A Python that has faiss and torch.")
+    parser.add_argument("--faiss", default=sys.executable, help="Python with faiss and torch.")
     parser.add_argument("--items", type=int, default=1_000_000)
     parser.add_argument("--queries", type=int, default=10_000)
     parser.add_argument("--threads", type=int, default=2)

@@ -1,9 +1,9 @@
-"""What it costs that nothing is lost: the seconds that a run spends on hashes, syncs, set-aside files and checkpoints.
+"""Measure the cost of safety: the seconds that a run spends on hashes, syncs, previous files and checkpoints.
 
     python benchmarks/overhead.py run --config data/debian/ssl-recall.toml --run runs/overhead
 
-Takes a command of ssl-recall, runs it in this process, and prints the share of its time, by what it was spent on. A
-training shorter than --checkpoint-seconds (300) saves none: give fewer, and read the seconds of one.
+Runs a command of ssl-recall in this process and prints the share of the time that each kind of work took. A training
+shorter than --checkpoint-seconds (300 s) saves no checkpoint: lower that setting, and read the seconds of one save.
 """
 
 import functools
@@ -13,7 +13,9 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from stages import checkpoints, cli, generations, manifest, publish
+from stages import cli
+from stages.learning import checkpoints
+from stages.run_folder import atomic_files, lock, manifest, previous_files, staleness
 
 spent: defaultdict[str, float] = defaultdict(float)
 calls: Counter[str] = Counter()
@@ -21,7 +23,7 @@ depth = 0
 
 
 def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Count a function's seconds, those of others that it calls among them and once."""
+    """Wrap a function to count its seconds; a timed function inside another timed one is not counted again."""
 
     @functools.wraps(function)
     def call(*arguments: Any, **named: Any) -> Any:
@@ -40,11 +42,13 @@ def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def main() -> None:
-    """Run the command and print."""
+    """Run the command and print the table."""
     for module, names in (
-        (publish, ("lock", "sha256", "sync", "sync_folder", "move_into_place", "sweep", "probe")),
-        (generations, ("set_aside", "settle", "forget")),
-        (manifest, ("read", "record", "stale_reason")),
+        (atomic_files, ("sha256", "sync", "sync_folder", "move_into_place", "sweep", "probe")),
+        (lock, ("acquire",)),
+        (previous_files, ("set_aside", "settle", "forget")),
+        (manifest, ("read", "record")),
+        (staleness, ("stale_reason",)),
     ):
         for name in names:
             setattr(module, name, timed(name, getattr(module, name)))

@@ -1,4 +1,4 @@
-"""Time the mutual information of every two of 10 single-valued features of 1 M items, in turns with two references.
+"""Time the mutual information of all pairs of 10 single-valued features, 1 M items, in turns with two references.
 
 python benchmarks/pairs.py --repeat 3
 """
@@ -21,7 +21,7 @@ SIZES = (5, 10, 20, 50, 50, 100, 200, 500, 1000, 2000)
 
 
 def main() -> None:
-    """Print a line of JSON: median seconds of each, and the largest difference from scikit-learn."""
+    """Print a line of JSON: median seconds of each case, and the largest difference from scikit-learn."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", type=int, default=1_000_000)
     parser.add_argument("--threads", type=int, default=2)

@@ -1,4 +1,4 @@
-"""What each stage is held against: the bare work in a well-known library, as a process of its own.
+"""The references of the stages: the same core work in a well-known library, one process per reference.
 
 python benchmarks/references.py polars_group_by .bench/1m
 """
@@ -16,7 +16,7 @@ def polars_group_by(folder: Path) -> None:
 
 
 def polars_pairs(folder: Path) -> None:
-    """Count the pairs of values of every two single-valued features at once; lists are left out."""
+    """Count the pairs of values of all pairs of single-valued features, in one query; leave lists out."""
     items = pl.scan_parquet(folder / "run" / "items.parquet")
     names = [n for n, t in items.collect_schema().items() if n.endswith("__code") and t == pl.Int32 and "id" not in n]
     codes = items.select(names).collect().lazy()
@@ -24,7 +24,7 @@ def polars_pairs(folder: Path) -> None:
 
 
 def polars_prepare(folder: Path) -> None:
-    """Read both tables, look both ids up, cut by time, sort, and write the three parts."""
+    """Read both tables, look up both ids, split by time, sort, and write the three parts."""
     items = pl.scan_parquet(folder / "items.parquet").select("item_id").with_row_index("item_index")
     log = pl.scan_parquet(folder / "interactions.parquet")
     users = log.select(pl.col("user_id").unique().sort()).with_row_index("user_index")

@@ -1,9 +1,9 @@
-"""A log and a catalogue of any size: Zipf popularity, features that depend on each other, some of many values.
+"""Write a log and a catalogue of any size: Zipf popularity, correlated features, some of them multi-valued.
 
     python benchmarks/synthetic.py --items 1000000 --interactions 10000000 --output .bench/1m
 
-Every item belongs to one of a few hundred hidden groups; a feature says the group with some noise, so the features are
-correlated, and a user takes items of a few groups. Written a row group at a time, so that memory does not grow.
+Every item belongs to one of 300 hidden groups. A feature is a function of the group, with noise, so the features are
+correlated. The tables are written one row group at a time, so that memory does not grow.
 """
 
 import argparse
@@ -15,27 +15,27 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-ROWS = 1_000_000  # of a row group
+ROWS = 1_000_000  # per row group
 GROUPS = 300
 SINGLE = (4, 12, 30, 80, 200, 500, 1000, 5000)  # values of the single-valued features
-SEVERAL = (40, 300, 2000, 20000)  # of the multi-valued ones
-LONGEST = 5
-NOISE = 0.3
+SEVERAL = (40, 300, 2000, 20000)  # values of the multi-valued features
+LONGEST = 5  # most values per item
+NOISE = 0.3  # share of random values
 
 
 def groups_of(rows: np.ndarray) -> np.ndarray:
-    """Give each item's hidden group: a hash of its number, so that no table of them is needed."""
+    """Return the hidden group of each item: a hash of its row number, so that no table is needed."""
     return (rows.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(40)).astype(np.int64) % GROUPS
 
 
 def feature(rng: np.random.Generator, groups: np.ndarray, size: int) -> np.ndarray:
-    """Draw values below `size` that say the group, but for a share of noise."""
+    """Draw values below `size` that depend on the group, except for a share of noise."""
     told = (groups * 7919) % size
     return np.where(rng.random(len(groups)) < NOISE, rng.integers(0, size, len(groups)), told)
 
 
 def items_table(rng: np.random.Generator, low: int, high: int) -> pa.Table:
-    """Give the items low .. high - 1."""
+    """Make the rows low .. high - 1 of the catalogue."""
     rows = np.arange(low, high)
     groups = groups_of(rows)
     columns: dict[str, pa.Array] = {"item_id": pa.array(rows, pa.int64())}
@@ -45,7 +45,7 @@ def items_table(rng: np.random.Generator, low: int, high: int) -> pa.Table:
         )
     for number, size in enumerate(SEVERAL):
         lengths = rng.integers(1, LONGEST + 1, len(rows))
-        place = np.arange(lengths.sum()) % 3  # a group has several values of its own
+        place = np.arange(lengths.sum()) % 3  # three values per group
         values = feature(rng, np.repeat(groups, lengths) * 3 + place, size).astype(np.int32)
         offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
         columns[f"several_{number}"] = pa.ListArray.from_arrays(offsets, pa.array(values))
@@ -53,7 +53,7 @@ def items_table(rng: np.random.Generator, low: int, high: int) -> pa.Table:
 
 
 def interactions_table(rng: np.random.Generator, rows: int, items: int, users: int, start: int) -> pa.Table:
-    """Give interactions in the order of time: items by a Zipf law over ranks that are dealt at random."""
+    """Make interactions in the order of time: items by a Zipf law over shuffled ranks."""
     rank = np.minimum(rng.zipf(1.15, rows), items) - 1
     item = (rank * 2654435761 + 12345) % items
     return pa.table(

@@ -1,16 +1,17 @@
-"""Mutual information between item features, in nats, over the catalogue: every item has mass 1.
+"""Mutual information between item features, in nats, over the catalogue; every item has mass 1.
 
     MI(a; b) = sum_uv p(u, v) log [ p(u, v) / (p(u) p(v)) ]
 
-An item with several values gives each of its pairs the mass 1 / (|U| |V|), so marginals stay consistent and MI >= 0. A
-code that stands twice in an item counts twice. A missing value is a value of its own, code 0. Two traps:
+Each pair of values of an item has mass 1 / (|U| |V|), so marginals are consistent and MI >= 0. A code that an item
+repeats counts twice. A missing value is a value: code 0. Two traps:
 
-- The plug-in MI is biased up by about (values_a - 1)(values_b - 1) / 2N: two independent features of 200 and 50 values
-  over 5,000 items score .986 nats. The chance level, the same MI with b's rows shuffled among the items, is that bias.
-- Of a multi-valued feature the formula makes MI(f; f) < H(f): which of its values stand together is left to chance.
+- The plug-in MI is biased upwards by about (values_a - 1)(values_b - 1) / 2N: two independent features of 200 and 50
+  values over 5,000 items score 0.986 nats. The chance level, the MI after shuffling b's rows among the items, is that
+  bias.
+- A multi-valued feature has MI(f; f) < H(f): the formula pairs each value of an item with all its values.
 
-Pairs of values are counted in a table where there is room for all that are possible, else by sorting those that are
-there, a part of a's values at a time.
+Pairs of values are counted in a table if all possible pairs fit. Otherwise the observed pairs are sorted, one part of
+a's values at a time.
 """
 
 import hashlib
@@ -24,10 +25,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-NOTHING = 1e-12  # nats; a denominator below it has no information to share
-TABLE = 2**16  # possible pairs up to which they are counted in a table; sorting is as fast from there on
-ROWS = 2**20  # items whose pairs are spelled out at a time
-SORTED = 2**25  # pairs that are sorted at a time, where `buckets` does not say otherwise
+NOTHING = 1e-12  # nats; a denominator up to this has no information to share
+TABLE = 2**16  # the most possible pairs to count in a table; above it sorting is as fast
+ROWS = 2**20  # items whose pairs are listed at a time
+SORTED = 2**25  # pairs to sort at a time, unless `buckets` is set
 SCHEMA = (
     {"feature_a": pl.String, "feature_b": pl.String}
     | dict.fromkeys(("mi", "mi_chance", "mi_corrected", "mi_normalised", "entropy_a", "entropy_b"), pl.Float64)
@@ -37,30 +38,30 @@ SCHEMA = (
 
 @dataclass(frozen=True)
 class Codes:
-    """One feature of N items, one item's codes after the other's; a missing value is one code 0."""
+    """The codes of one feature of N items, item after item; a missing value is one code 0."""
 
     values: NDArray[np.int32]  # (V,) not negative
-    lengths: NDArray[np.int64] | None  # (N,), at least 1; None where every item has one
-    size: int  # above every code
+    lengths: NDArray[np.int64] | None  # (N,), at least 1; None if every item has one code
+    size: int  # larger than every code
 
     @property
     def rows(self) -> int:
-        """N."""
+        """Return N."""
         return len(self.values) if self.lengths is None else len(self.lengths)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """What two features say about each other, in nats."""
+    """The mutual information of two features, in nats."""
 
     feature_a: str
     feature_b: str
-    mi: float  # plug-in, the formula as it stands
-    mi_chance: float  # mean plug-in of the same two features when they have nothing to do with each other
+    mi: float  # plug-in estimate: the formula, uncorrected
+    mi_chance: float  # mean plug-in estimate after shuffling one of the two features
 
 
 def codes_of(column: pl.Series) -> Codes:
-    """Take a column of codes, integers or lists of them; a null, or a list of nothing, is one code 0."""
+    """Read a column of integer codes or of lists of codes; a null or an empty list is one code 0."""
     lengths = None
     if isinstance(column.dtype, pl.List):
         lengths = np.maximum(column.list.len().fill_null(0).to_numpy().astype(np.int64), 1)
@@ -70,7 +71,7 @@ def codes_of(column: pl.Series) -> Codes:
 
 
 def fingerprint(codes: Codes, *settings: int) -> str:
-    """Give 16 hexadecimal digits that change with any code of the feature, and with the settings of the measure."""
+    """Return 16 hexadecimal digits that change with any code of the feature and with any of the settings."""
     digest = hashlib.sha256(repr((codes.rows, *settings)).encode())
     for part in (codes.values, codes.lengths):
         if part is not None:
@@ -87,11 +88,11 @@ def pair_information(
     buckets: int = 0,
     threads: int = 1,
 ) -> Iterator[Pair]:
-    """Measure pairs, each the same number whatever else is measured, and b, a as a, b; ordered by the later name.
+    """Measure pairs of features; yield them grouped by the later name.
 
-    The chance level is the mean over `shuffles` seeded permutations of the feature whose name is the later one. Pairs
-    too many for a table are sorted in `buckets` parts, 0 for as many as they need; the number changes no result.
-    Raises ValueError when there are no items.
+    A result depends on no other pair, and (b, a) equals (a, b). The chance level is the mean over `shuffles` seeded
+    permutations of the feature with the later name. Pairs of values that exceed a table are sorted in `buckets` parts
+    (0: as many as needed); the number of parts changes no result. Raises ValueError if there are no items.
     """
     by_second: dict[str, list[tuple[str, str]]] = {}
     for a, b in pairs:
@@ -102,7 +103,7 @@ def pair_information(
         for second, wanted in by_second.items():
             moved = (_shuffled(codes[second], np.random.default_rng([seed, number])) for number in range(shuffles))
             measured = []
-            for own in itertools.chain([codes[second]], moved):  # one shuffled copy at a time
+            for own in itertools.chain([codes[second]], moved):  # one shuffled copy in memory at a time
                 measure = partial(_measured, codes, mass, second, own, buckets)
                 measured.append(list(pool.map(measure, [min(pair) for pair in wanted])))
             for (a, b), mi, *chance in zip(wanted, *measured, strict=True):
@@ -110,22 +111,22 @@ def pair_information(
 
 
 def entropy(codes: Codes) -> tuple[float, int]:
-    """Give H(feature) in nats and the number of distinct codes, missing among them."""
+    """Return H(feature) in nats and the number of distinct codes, the missing code 0 included."""
     mass = _marginal(codes)
     p = mass[mass > 0] / mass.sum()
-    return float(-(p * np.log(p)).sum()) + 0.0, len(p)  # + 0.0: a constant's -0.0 is 0
+    return float(-(p * np.log(p)).sum()) + 0.0, len(p)  # + 0.0 turns a constant's -0.0 into 0.0
 
 
 def mutual_information_matrix(
     features: Iterable[str],  # K names, in the order of the matrix
     pairs: Iterable[Pair],
-    entropies: Mapping[str, tuple[float, int]],  # what `entropy` gives of each
+    entropies: Mapping[str, tuple[float, int]],  # feature -> result of `entropy`
 ) -> pl.DataFrame:
-    """Lay all K * K ordered pairs out in long form.
+    """List all K * K ordered pairs in long form.
 
     -> feature_a, feature_b, mi, mi_chance, mi_corrected = mi - mi_chance, mi_normalised = mi_corrected / (min(H_a, H_b)
-    - mi_chance) (1: one feature determines the other; 0: no more than chance; 0 too where chance explains everything),
-    entropy_a, entropy_b (nats), values_a, values_b. Raises ValueError when a pair is missing.
+    - mi_chance) (1: one feature determines the other; 0: no more than chance, or chance explains everything),
+    entropy_a, entropy_b (nats), values_a, values_b. Raises ValueError if a pair is missing.
     """
     names = list(features)
     known = {frozenset((pair.feature_a, pair.feature_b)): pair for pair in pairs}
@@ -152,12 +153,12 @@ def _measured(
     buckets: int,
     first: str,
 ) -> float:
-    """Measure `first` with the rows of `second` in the order that `own` has them."""
+    """Return the MI of `first` and `second`; `own` has the codes of `second`, perhaps shuffled among the items."""
     return _plug_in(codes[first], own, mass[first], mass[second], buckets)
 
 
 def _plug_in(a: Codes, b: Codes, of_a: NDArray[np.float64], of_b: NDArray[np.float64], buckets: int) -> float:
-    """Add up the formula; `of_a` and `of_b` are the marginals."""
+    """Sum the formula; `of_a` and `of_b` are the marginal masses."""
     mi, total = 0.0, float(a.rows)
     for u, v, mass in _joint(a, b, buckets):
         mi += float((mass * np.log(mass * total / (of_a[u] * of_b[v]))).sum() / total)
@@ -166,7 +167,7 @@ def _plug_in(a: Codes, b: Codes, of_a: NDArray[np.float64], of_b: NDArray[np.flo
 
 
 def _marginal(codes: Codes) -> NDArray[np.float64]:
-    """Give the mass of every code, in items: (size,)."""
+    """Return the mass of every code, in items: (size,)."""
     if not codes.rows:
         raise ValueError("no items, so nothing to measure")
     weights = None if codes.lengths is None else np.repeat(1 / codes.lengths, codes.lengths)
@@ -176,7 +177,7 @@ def _marginal(codes: Codes) -> NDArray[np.float64]:
 def _joint(
     a: Codes, b: Codes, buckets: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]]:
-    """Give the pairs of values that stand together and their mass in items, a part at a time: (R,), (R,), (R,)."""
+    """Yield the pairs of values that occur together and their mass in items, one part at a time: (R,), (R,), (R,)."""
     if a.size * b.size <= TABLE:
         table = np.zeros(a.size * b.size)
         for keys, shares in _spelled_out(a, b):
@@ -189,9 +190,9 @@ def _joint(
     for part in range(parts):
         found = []
         for keys, shares in _spelled_out(a, b):
-            packed = keys if shares is None else keys * most + (shares - 1)  # whole numbers: sorting is all it takes
+            packed = keys if shares is None else keys * most + (shares - 1)  # integers, so a sort is enough
             if a.size * b.size * most < 2**31:
-                packed = packed.astype(np.int32)  # which sorts twice as fast
+                packed = packed.astype(np.int32)  # int32 sorts twice as fast
             found.append(packed if parts == 1 else packed[keys // b.size % parts == part])
         packed = np.concatenate(found) if len(found) > 1 else found[0]
         if len(packed):
@@ -201,7 +202,7 @@ def _joint(
 def _counted(
     packed: NDArray[np.int64] | NDArray[np.int32], most: int, size: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Add up the masses of equal keys, which are the high part; the low one is the share less 1."""
+    """Sum the mass of each key (a pair of values); a packed number is key * most + |U| |V| - 1."""
     packed.sort()
     starts = np.flatnonzero(np.concatenate([[True], packed[1:] != packed[:-1]]))
     counts = np.diff(starts, append=len(packed))
@@ -214,14 +215,14 @@ def _counted(
 
 
 def _pairs_in(a: Codes, b: Codes) -> int:
-    """Count the pairs of values of all items."""
+    """Count the pairs of values over all items."""
     if a.lengths is None:
         return len(b.values)
     return len(a.values) if b.lengths is None else int(a.lengths @ b.lengths)
 
 
 def _spelled_out(a: Codes, b: Codes) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64] | None]]:
-    """Spell the pairs of ROWS items at a time out: u * size of b + v, and |U| |V| (None where that is 1 throughout)."""
+    """Yield the pairs of ROWS items at a time: u * b.size + v, and |U| |V| (None if it is 1 for every item)."""
     starts_a, starts_b = _starts(a), _starts(b)
     for low in range(0, a.rows, ROWS):
         high = min(low + ROWS, a.rows)
@@ -233,31 +234,31 @@ def _spelled_out(a: Codes, b: Codes) -> Iterator[tuple[NDArray[np.int64], NDArra
         one = np.ones(high - low, np.int64)
         in_a = one if a.lengths is None else a.lengths[low:high]
         in_b = one if b.lengths is None else b.lengths[low:high]
-        per_a = np.repeat(in_b, in_a)  # how many values of b each value of a meets
+        per_a = np.repeat(in_b, in_a)  # number of values of b that pair with each value of a
         if b.lengths is not None:
-            of_b = of_b[_ranges(np.repeat(np.cumsum(in_b) - in_b, in_a), per_a)]
+            of_b = of_b[_value_positions(np.repeat(np.cumsum(in_b) - in_b, in_a), per_a)]
         else:
             of_b = np.repeat(of_b, in_a)
         yield np.repeat(of_a, per_a) + of_b, np.repeat(in_a * in_b, in_a * in_b)
 
 
 def _starts(codes: Codes) -> NDArray[np.int64]:
-    """Where each item's values begin, and where the last one's end: (N + 1,)."""
+    """Return where each item's values begin, and where the last item's values end: (N + 1,)."""
     if codes.lengths is None:
         return np.arange(codes.rows + 1)
     return np.concatenate([[0], np.cumsum(codes.lengths)])
 
 
 def _shuffled(codes: Codes, rng: np.random.Generator) -> Codes:
-    """Give the items' values to other items."""
+    """Permute the values among the items."""
     order = rng.permutation(codes.rows)
     if codes.lengths is None:
         return Codes(codes.values[order], None, codes.size)
     starts, lengths = np.cumsum(codes.lengths) - codes.lengths, codes.lengths[order]
-    return Codes(codes.values[_ranges(starts[order], lengths)], lengths, codes.size)
+    return Codes(codes.values[_value_positions(starts[order], lengths)], lengths, codes.size)
 
 
-def _ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+def _value_positions(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     """Concatenate start .. start + length - 1 of every row."""
     ends = np.cumsum(lengths)
     return np.repeat(starts - ends + lengths, lengths) + np.arange(ends[-1] if len(ends) else 0)

@@ -1,4 +1,4 @@
-"""How often each item stands in the training log: the p of the logQ correction (Yi et al., RecSys 2019)."""
+"""Each item's share p of the training interactions, for the logQ correction (Yi et al., RecSys 2019)."""
 
 import math
 from collections.abc import Iterable
@@ -10,14 +10,14 @@ UNSEEN_COUNT = 0.01
 
 
 def count_items(batches: Iterable[NDArray[np.integer]], items: int) -> NDArray[np.int64]:
-    """Count a log that comes in batches of item rows, 0 .. N - 1: -> (N,). Memory is the catalogue's, not the log's.
+    """Count the interactions of each item in a log, read as batches of item rows 0 .. N - 1: -> (N,).
 
-    Raises ValueError for a row that is not in the catalogue.
+    Memory grows with the catalogue, not with the log. Raises ValueError for a row outside the catalogue.
     """
     counts = np.zeros(items, np.int64)
     for rows in batches:
         if len(rows) and not (rows.min() >= 0 and rows.max() < items):
-            raise ValueError(f"item rows {rows.min()} to {rows.max()} of a catalogue of {items}")
+            raise ValueError(f"item rows {rows.min()} to {rows.max()} are not all rows of a catalogue of {items}")
         counts += np.bincount(rows, minlength=items)
     return counts
 
@@ -26,14 +26,17 @@ def log_popularity(
     counts: NDArray[np.int64],  # (N,) interactions of the training split
     unseen_count: float = UNSEEN_COUNT,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Give every item's share p of the interactions, and log p (nats): (N,), (N,).
+    """Return every item's share p of the interactions, and log p (nats): (N,), (N,).
 
-    An item's share is c / sum of c, where c is its exact count, or `unseen_count` of an interaction when it was never
-    taken, so that log p is finite and the p sum to 1. Nothing is clipped: a floor under p would flatten the tail, the
-    very items that the correction is there for. Nor are seen items smoothed: a softmax only feels the ratios p_i / p_j,
-    and those of seen items stay the ratios of their counts.
+    p = c / sum of c, where c is an item's exact count, or `unseen_count` for a cold item. So log p is finite and p sums
+    to 1. p is not clipped: a floor would flatten the tail, which the correction serves. Warm items are not smoothed: a
+    softmax depends only on the ratios p_i / p_j, and those of warm items stay the ratios of their counts.
 
-    Raises ValueError unless 0 < unseen_count <= 1: an item never taken is no more popular than one taken once.
+    Raises ValueError unless 0 < unseen_count <= 1: a cold item is no more popular than an item taken once.
+
+    >>> p, log_p = log_popularity(np.array([3, 1, 0]), unseen_count=1)
+    >>> p
+    array([0.6, 0.2, 0.2])
     """
     if not (math.isfinite(unseen_count) and 0 < unseen_count <= 1):
         raise ValueError(f"unseen_count must be above 0 and at most 1, is {unseen_count}")

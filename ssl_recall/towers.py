@@ -1,4 +1,4 @@
-"""The two towers: embedded features, a perceptron beside a straight path, unit vectors."""
+"""The two towers: embedded features, a perceptron with a linear skip connection, unit vectors."""
 
 import itertools
 from collections.abc import Sequence
@@ -7,16 +7,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .features import PRESENT, Bags, EncodedTable, Kind
+from ssl_recall.data.codes import PRESENT, Kind
+from ssl_recall.data.features import Bags, EncodedTable
 
-UNIT_EPS = 1e-6  # normalising a zero vector with a smaller one gives gradients of 1e12 in float32
+UNIT_EPS = 1e-6  # with F.normalize's default, 1e-12, a zero vector has gradients of 1e12 in float32
 
 
 class FeatureEmbeddings(nn.Module):
-    """One table for all vocabularies of both towers, so that features that share a vocabulary share its vectors."""
+    """One table for the vocabularies of both towers; features of one vocabulary share its vectors."""
 
     def __init__(self, vocabularies: dict[str, int], width: int) -> None:
-        """`vocabularies` gives the number of codes of each, default and unknown included."""
+        """Lay out one table; `vocabularies` maps a name to its number of codes, default and unknown included."""
         super().__init__()
         self.starts: dict[str, int] = {}
         total = 0
@@ -28,7 +29,7 @@ class FeatureEmbeddings(nn.Module):
         nn.init.normal_(self.weight, std=0.05)
 
     def forward(self, bags: Bags, starts: Tensor) -> Tensor:
-        """Average each bag: B * K bags, starts (K,) int64 -> (B, K, E)."""
+        """Average each bag: B * K bags, starts (K,) int64, each vocabulary's first row -> (B, K, E)."""
         features = len(starts)
         start = starts.repeat(len(bags.lengths) // features)
         codes = bags.codes + torch.repeat_interleave(start, bags.lengths)
@@ -37,7 +38,7 @@ class FeatureEmbeddings(nn.Module):
 
 
 class Tower(nn.Module):
-    """Features of one side to unit vectors; the embeddings may be shared with the other side."""
+    """Maps the features of one side to unit vectors; both sides may share the embeddings."""
 
     starts: Tensor
     past_start: Tensor
@@ -50,7 +51,7 @@ class Tower(nn.Module):
         width: int,
         history: str | None = None,
     ) -> None:
-        """`history` names the vocabulary of the last items a query took: one more bag after the table's features."""
+        """Build the layers; `history` names the vocabulary of a query's history, one more bag after the features."""
         super().__init__()
         self.embeddings = embeddings
         starts = torch.tensor([embeddings.starts[name] for name in table.vocabularies])
@@ -69,27 +70,27 @@ class Tower(nn.Module):
         for size_in, size_out in itertools.pairwise(sizes):
             layers += [nn.Linear(size_in, size_out), nn.ReLU()]
         self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], width))
-        self.skip = nn.Linear(sizes[0], width, bias=False)  # rare values learn faster on the straight path
+        self.skip = nn.Linear(sizes[0], width, bias=False)  # rare values learn faster through a linear path
 
     def forward(self, bags: Bags, past: Bags | None = None) -> Tensor:
-        """Embed B rows, with what their queries took before as B bags of item ids: -> (B, D) unit rows."""
-        assert (past is not None) == self.past, "a tower with a history takes it at every call, one without never does"
+        """Embed B rows; `past` has the history of each, B bags of item ids: -> (B, D) unit rows."""
+        assert (past is not None) == self.past, "`past` must be given if and only if the tower has a history"
         history = None if past is None else self.embeddings(past, self.past_start)
         return self.vectors(self.embeddings(bags, self.starts), bags, history)
 
     def vectors(self, pooled: Tensor, bags: Bags, past: Tensor | None = None) -> Tensor:
-        """Take pooled features (B, K, E), and a pooled history (B, 1, E), to unit rows (B, D)."""
+        """Map pooled features (B, K, E), and a pooled history (B, 1, E), to unit rows (B, D)."""
         if self.dense_at:
             pooled = self._add_dense(pooled, bags)
         if past is not None:
             pooled = torch.cat([pooled, past], 1)
         features = pooled.flatten(1)
-        if torch.is_autocast_enabled(features.device.type):  # once, where each of the two paths would
+        if torch.is_autocast_enabled(features.device.type):  # cast once, not once per path
             features = features.to(torch.get_autocast_dtype(features.device.type))
         return unit((self.layers(features) + self.skip(features)).float())
 
     def _add_dense(self, pooled: Tensor, bags: Bags) -> Tensor:
-        """Add the projected vector where a dense feature is present and not hidden; elsewhere its default stands."""
+        """Add the projected vector where a dense feature is present and not hidden; elsewhere its default remains."""
         code = bags.codes[bags.starts].view(-1, len(self.starts))
         parts = list(pooled.unbind(1))
         for (name, at), project in zip(self.dense_at.items(), self.project, strict=True):
@@ -102,7 +103,7 @@ class TwoTower(nn.Module):
     """A query tower and an item tower over one table of embeddings."""
 
     def __init__(self, embeddings: FeatureEmbeddings, query: Tower, item: Tower) -> None:
-        """Keep the three parts."""
+        """Register the three parts."""
         super().__init__()
         self.embeddings, self.query, self.item = embeddings, query, item
 
@@ -110,3 +111,23 @@ class TwoTower(nn.Module):
 def unit(vectors: Tensor) -> Tensor:
     """Scale rows to length 1: (B, D) -> (B, D); a zero row stays zero."""
     return F.normalize(vectors, dim=1, eps=UNIT_EPS)
+
+
+def two_tower(
+    items: EncodedTable,
+    queries: EncodedTable,
+    vocabularies: dict[str, int],
+    *,
+    embedding_width: int,
+    hidden: Sequence[int],
+    width: int,
+    history: bool,
+    seed: int,
+) -> TwoTower:
+    """Build a model whose initial weights depend on `seed` alone; the global generator does not change."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        embeddings = FeatureEmbeddings(vocabularies, embedding_width)
+        past = items.vocabularies[items.kinds.index(Kind.ID)] if history else None
+        query = Tower(embeddings, queries, hidden, width, past)
+        return TwoTower(embeddings, query, Tower(embeddings, items, hidden, width))

@@ -1,4 +1,4 @@
-"""The command line: every stage a subcommand, every refusal one line and an exit code."""
+"""Run the command line: each stage is a subcommand, each refusal one line and an exit code."""
 
 import errno
 import importlib
@@ -11,45 +11,33 @@ from typing import Annotated, Any
 
 import typer
 
-from . import config, console, signals
-from .errors import StageError
+from stages.terminal import console, settings_file, signals
+from stages.terminal.errors import StageError
 
-STAGES = {  # subcommand -> its line in the list of all
-    "init": "Look at your tables and write a settings file.",
-    "run": "Run all stages in order, each only where it is stale.",
-    "status": "Say what run would do, and why; --verify checks files.",
-    "prepare": "Check and encode the tables, and split the log.",
-    "compute-popularity": "Count items: p and log p.",
-    "compute-mi": "Mutual information of every two item features.",
-    "build-views": "Draw pairs of partial views of every item.",
-    "show-views": "Print the views of one item in words.",
-    "train": "Train the two towers, with or without SSL.",
-    "export-embeddings": "Write the items' and the queries' vectors.",
-    "evaluate": "Recall of head, tail and cold items, with intervals.",
-    "tune": "Search settings on the validation interactions.",
-    "ablate": "Compare the parts of the SSL over several seeds.",
-    "clean": "Remove what a killed run has left behind.",
-}
+from . import options
+from .pipeline import COMMANDS
 
 STOPPED = 130
-NO_ROOM = ("allocate memory", "out of memory", "failed to map segment")  # torch, CUDA, a library that is loaded
+NO_ROOM = ("allocate memory", "out of memory", "failed to map segment")  # of torch, of CUDA, of the library loader
 ABORTED = (
-    "OUT_OF_MEMORY: an engine gave up in the midst of work, most likely for want of memory (what it said is above); "
-    "nothing of this stage was written; take smaller batches or widths, or a larger machine"
+    "OUT_OF_MEMORY: a library aborted, most likely for lack of memory (its message is above); "
+    "this stage wrote nothing; take smaller batches or widths, or a larger machine"
 )
 
 HELP = {"help_option_names": ["-h", "--help"]}
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings=HELP,
 )
-for _name, _line in STAGES.items():
-    _module = importlib.import_module(f".{_name.replace('-', '_')}", __package__)
-    app.command(_name, short_help=_line, context_settings=HELP)(getattr(_module, _name.replace("-", "_")))
+for _one in COMMANDS:
+    _function = getattr(importlib.import_module(f"stages.{_one.module}"), _one.name.replace("-", "_"))
+    app.command(_one.name, cls=options.GroupedCommand, short_help=_one.title, context_settings=HELP)(
+        options.command(_function)
+    )
 
 
 def _version(wanted: bool) -> None:
@@ -68,7 +56,7 @@ def _ssl_recall(
 
 
 def main() -> None:
-    """Run the command line; what the user can mend becomes one line and its exit code."""
+    """Run the command line; turn an error that the user can mend into one line and its exit code."""
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
@@ -77,7 +65,7 @@ def main() -> None:
     signals.end_aborts(5, f"ssl-recall: {ABORTED}\n")
     try:
         code = app(standalone_mode=False)
-        line = "stopped; nothing of this stage was written" if code == STOPPED else ""  # typer's, for a Ctrl-C
+        line = "stopped; this stage wrote nothing" if code == STOPPED else ""  # typer returns it after Ctrl-C
     except SystemExit:
         raise
     except BaseException as error:
@@ -95,34 +83,33 @@ def _say(text: str) -> None:
 
 
 def _outcome(error: BaseException) -> tuple[int, str]:
-    """Give the exit code and the line."""
+    """Return the exit code and the line of an error."""
     match error:
         case StageError():
             return error.code, console.printable(str(error))
         case KeyboardInterrupt():
-            return STOPPED, "stopped; nothing of this stage was written"
+            return STOPPED, "stopped; this stage wrote nothing"
         case signals.Terminated():
-            return 128 + signal.SIGTERM, "terminated; nothing of this stage was written"
+            return 128 + signal.SIGTERM, "terminated; this stage wrote nothing"
         case OSError() | MemoryError():
             return 5, f"{_os_rule(error)}: {str(error) or 'out of memory'}"
-        case _ if hasattr(error, "format_message"):  # typer's, of a flag or a command
+        case _ if hasattr(error, "format_message"):  # typer's error about a flag or a command
             return 2, _of_usage(error)
     first = (str(error).splitlines() or [""])[0]
-    if isinstance(error, RuntimeError | ImportError) and any(said in str(error) for said in NO_ROOM):
+    if isinstance(error, RuntimeError | ImportError) and any(text in str(error) for text in NO_ROOM):
         return 5, f"OUT_OF_MEMORY: {first}; take smaller batches or widths"
-    if written := re.search(
-        r"\(os error (\d+)\)", first
-    ):  # polars writes files itself and keeps the number in the text
-        return 5, f"{_os_rule(OSError(int(written[1]), ''))}: {first}"
+    # polars writes files itself; only its message holds the error number
+    if number := re.search(r"\(os error (\d+)\)", first):
+        return 5, f"{_os_rule(OSError(int(number[1]), ''))}: {first}"
     return 70, f"BUG: {type(error).__name__}: {first}; run again with --debug and report it"
 
 
 def _of_usage(error: Any) -> str:
-    """Write what typer says of a flag in one line; without any argument it says the help."""
+    """Write typer's refusal in one line; if no command was given, add the help."""
     text, ctx = str(error.format_message()).rstrip(".?"), getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError":
         return f"USAGE: no command given\n{text}"
-    if place := config.place_of(error):
+    if place := settings_file.place_of(error):
         text = console.printable(f"{place}: {getattr(error, 'message', text)}").rstrip(".?")
     if ctx and ctx.info_name == "prepare" and text.startswith("Missing option") and not ctx.params.get("config"):
         text += "; there is no settings file here: ssl-recall init writes one"

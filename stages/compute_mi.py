@@ -1,14 +1,20 @@
-"""Measure what each item feature says about each other one."""
+"""Measure the mutual information of every two item features."""
 
 import os
+from dataclasses import dataclass
 from enum import StrEnum
 from itertools import combinations_with_replacement
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
-from . import artifacts, console, options, reader
-from .feature_columns import CODE
+from ssl_recall.data.codes import CODE
+from stages.learning import memory_needs
+from stages.run_folder import layout, reader
+from stages.run_folder.memory_floor import Need
+from stages.terminal import console
+
+from .options import StageFolder, no_result, recorded
 
 if TYPE_CHECKING:
     import polars as pl
@@ -17,61 +23,86 @@ if TYPE_CHECKING:
 
     from ssl_recall.mutual_information import Pair
 
-READS = ("items.parquet", "features.parquet")
-WRITES = ("mutual_information.parquet",)
-WIDEST = 16  # features of a heat table that fits a terminal; of more, the strongest pairs are listed
-LISTED = 20
+
+READS = (layout.ITEMS, layout.FEATURES)
+WRITES = (layout.MUTUAL_INFORMATION,)
+WIDEST = 16  # most features of a heat table, to fit a terminal; with more, the strongest pairs are listed
+LISTED = 20  # most pairs, or warnings of one kind
+MEASURE, MACHINE = "Measure", "Machine"
 
 
 class IdRole(StrEnum):
-    """Whether the item id is a feature among the others."""
+    """Treatment of the item id: left out, or measured like any other feature."""
 
     EXCLUDE = "exclude"
     INCLUDE = "include"
 
 
-def compute_mi(
-    run: options.RunOption = options.DEFAULT_RUN,
-    config: options.ConfigOption = None,
-    id: Annotated[  # noqa: A002 - the flag and the settings key have one name
+@dataclass(frozen=True)
+class InformationSettings:
+    """Every flag of `compute-mi` but the run folder's."""
+
+    id: Annotated[
         IdRole,
-        typer.Option(help="The item id as a feature: unique, so its plug-in MI with f is H(f), its corrected one 0."),
-    ] = IdRole.EXCLUDE,
-    shuffles: Annotated[int, typer.Option(min=1, help="Permutations that the chance level is the mean of.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, max=2**62, help="Of the permutations.")] = 1,
-    threads: Annotated[int, typer.Option(min=0, max=1024, help="Pairs measured at a time; 0: as many as cores.")] = 0,
+        Option(
+            help="Whether the item id is a feature: unique, so its plug-in MI with f is H(f), its corrected MI is 0.",
+            rich_help_panel=MEASURE,
+        ),
+    ] = IdRole.EXCLUDE
+    shuffles: Annotated[
+        int, Option(min=1, help="Permutations; the chance level is the mean over them.", rich_help_panel=MEASURE)
+    ] = 1
+    seed: Annotated[int, Option(min=0, max=2**62, help="Seed of the permutations.", rich_help_panel=MEASURE)] = 1
+    threads: Annotated[
+        int,
+        Option(min=0, max=1024, help="Pairs measured at a time; 0: one per core.", rich_help_panel=MACHINE),
+    ] = no_result(0)
     buckets: Annotated[
-        int, typer.Option(min=0, max=10_000, help="Parts that a pair of many values is counted in; 0: as memory wants.")
-    ] = 0,
-    force: options.ForceOption = False,
-) -> None:
+        int,
+        Option(
+            min=0,
+            max=10_000,
+            help="Parts in which a pair of many values is counted; 0: chosen by the memory.",
+            rich_help_panel=MACHINE,
+        ),
+    ] = no_result(0)
+
+
+def compute_mi(folder: StageFolder, settings: InformationSettings) -> None:
     """Compute the mutual information of every pair of item features, in nats over the catalogue.
 
-    Reads items.parquet and features.parquet; writes mutual_information.parquet: every ordered pair with the plug-in MI,
-    its chance level (the same with one feature's rows shuffled), the MI above chance, that as a share of what was
-    possible above chance (0 to 1), both entropies and numbers of values. Prints the last as a table. A pair whose two
-    features have not changed is not measured again (--force measures all).
+    Reads items.parquet and features.parquet. Writes mutual_information.parquet: for every ordered pair the plug-in MI,
+    its chance level (the MI with the rows of one feature shuffled), the MI above chance, the normalised MI (the share
+    of the possible MI above chance, 0 to 1), both entropies and both numbers of values. Prints the normalised MI as a
+    table. A pair of two unchanged features is not measured again; --force measures all pairs.
     """
-    free = {"buckets", "threads"}  # they change no result
-    settings = {name: value for name, value in locals().items() if name not in {*free, "free"}}
-    with artifacts.Job(run, "compute-mi", settings, reads=READS, writes=WRITES, force=force) as job:
+    need = Need(memory_needs.of_catalogue)
+    with folder.job("compute-mi", recorded(settings), reads=READS, writes=WRITES, need=need) as job:
         if job.up_to_date:
             return
         import polars as pl
 
         from ssl_recall import mutual_information
 
-        frame = _codes(job, with_id=id is IdRole.INCLUDE)
+        frame = _codes(job, with_id=settings.id is IdRole.INCLUDE)
         codes = {name: mutual_information.codes_of(frame[name]) for name in frame.columns}
-        prints = {name: mutual_information.fingerprint(column, seed, shuffles) for name, column in codes.items()}
-        known = None if force else job.previous("mutual_information.parquet")
+        prints = {
+            name: mutual_information.fingerprint(column, settings.seed, settings.shuffles)
+            for name, column in codes.items()
+        }
+        known = None if folder.force else job.previous(layout.MUTUAL_INFORMATION)
         pairs, entropies = _known(known, prints)
         done = {frozenset((pair.feature_a, pair.feature_b)) for pair in pairs}
         todo = [pair for pair in combinations_with_replacement(codes, 2) if frozenset(pair) not in done]
         with console.progress("compute-mi", len(todo), "pairs") as advance:
-            cores = threads or os.cpu_count() or 1
+            cores = settings.threads or os.cpu_count() or 1
             for pair in mutual_information.pair_information(
-                codes, todo, seed=seed, shuffles=shuffles, buckets=buckets, threads=cores
+                codes,
+                todo,
+                seed=settings.seed,
+                shuffles=settings.shuffles,
+                buckets=settings.buckets,
+                threads=cores,
             ):
                 pairs.append(pair)
                 advance(1)
@@ -86,15 +117,15 @@ def compute_mi(
 
         _warn_of_useless(matrix)
         if codes:
-            console.out.print("mutual information above chance, in % of what is possible", soft_wrap=True)
+            console.out.print("mutual information above chance, in % of the possible maximum", soft_wrap=True)
             console.out.print(_heat_table(matrix) if len(codes) <= WIDEST else _strongest(matrix))
-        job.write("mutual_information.parquet", matrix)
-        kept = f" ({len(done)} of them known)" if done else ""
+        job.write(layout.MUTUAL_INFORMATION, matrix)
+        kept = f" ({len(done)} of them unchanged)" if done else ""
         job.done(f"{frame.height:,} items, {len(codes)} features, {len(done) + len(todo)} pairs{kept}")
 
 
 def _known(matrix: "pl.DataFrame | None", prints: dict[str, str]) -> "tuple[list[Pair], dict[str, tuple[float, int]]]":
-    """Take from an earlier matrix the pairs and entropies of features that are as they were."""
+    """Return the pairs and entropies of an earlier matrix whose features have not changed."""
     import polars as pl
 
     from ssl_recall.mutual_information import Pair
@@ -114,13 +145,13 @@ def _known(matrix: "pl.DataFrame | None", prints: dict[str, str]) -> "tuple[list
 
 
 def _codes(job: reader.Reader, *, with_id: bool) -> "pl.DataFrame":
-    """Give one column of codes a feature."""
+    """Read one column of codes per feature."""
     import polars as pl
 
-    # the id is told by the row number: its code column knows only the items that have an id vector
-    rows = job.read("features.parquet").filter(pl.col("side") == "item").select("feature", "kind").rows()
+    # the row number stands for the id, because only items with an id vector have a code of their own
+    rows = job.read(layout.FEATURES).filter(pl.col("side") == "item").select("feature", "kind").rows()
     kinds = {name: kind for name, kind in rows if kind != "id" or with_id}
-    items = job.read("items.parquet", ["item_id", *[name + CODE for name, kind in kinds.items() if kind != "id"]])
+    items = job.read(layout.ITEMS, ["item_id", *[name + CODE for name, kind in kinds.items() if kind != "id"]])
     return items.select(
         pl.int_range(pl.len(), dtype=pl.Int64).alias(name) if kind == "id" else items[name + CODE].alias(name)
         for name, kind in kinds.items()
@@ -128,28 +159,30 @@ def _codes(job: reader.Reader, *, with_id: bool) -> "pl.DataFrame":
 
 
 def _warn_of_useless(matrix: "pl.DataFrame") -> None:
-    """Warn of features that are constant, and of pairs that say the same."""
+    """Warn of constant features, and of pairs in which each feature determines the other."""
     import polars as pl
 
     constant = matrix.filter(pl.col("feature_a") == pl.col("feature_b"), pl.col("entropy_a") <= 0)["feature_a"]
-    _warn_of_some([f"feature {name} has one value in the whole catalogue: it says nothing" for name in constant])
+    _warn_of_some(
+        [f"feature {name} has one value in the whole catalogue: it carries no information" for name in constant]
+    )
     same = pl.col("mi") >= pl.max_horizontal("entropy_a", "entropy_b") - 1e-9
-    above_chance = pl.col("mi_normalised") > 0  # two columns of unique values are no twins
+    above_chance = pl.col("mi_normalised") > 0  # excludes pairs of columns with unique values
     twins = matrix.filter(pl.col("feature_a") < pl.col("feature_b"), same, above_chance)
     pairs = twins.select("feature_a", "feature_b").rows()
     _warn_of_some([f"features {a} and {b} say the same: each determines the other" for a, b in pairs])
 
 
 def _warn_of_some(warnings: list[str]) -> None:
-    """Print the first `LISTED` warnings of a kind, and how many more there are."""
+    """Print the first LISTED warnings of a kind, and the number of the others."""
     for warning in warnings[:LISTED]:
         console.warn(warning)
     if len(warnings) > LISTED:
-        console.warn(f"and {len(warnings) - LISTED:,} more such; mutual_information.parquet holds every pair")
+        console.warn(f"and {len(warnings) - LISTED:,} more; {layout.MUTUAL_INFORMATION} holds every pair")
 
 
 def _heat_table(matrix: "pl.DataFrame") -> "Table":
-    """Lay the normalised measure out as a square, coloured by strength."""
+    """Return the normalised MI as a square table, coloured by strength."""
     from rich.table import Table
     from rich.text import Text
 
@@ -166,7 +199,7 @@ def _heat_table(matrix: "pl.DataFrame") -> "Table":
 
 
 def _strongest(matrix: "pl.DataFrame") -> "Table":
-    """List the pairs of two features with the highest normalised measure."""
+    """Return a table of the LISTED pairs with the highest normalised MI."""
     import polars as pl
     from rich.table import Table
     from rich.text import Text
@@ -180,7 +213,7 @@ def _strongest(matrix: "pl.DataFrame") -> "Table":
 
 
 def _cell(value: float) -> "Text":
-    """Write a share of 0 to 1 in per cent, coloured from the terminal's own background to a strong red."""
+    """Format a share of 0 to 1 in per cent, on a background from white to strong red."""
     from rich.text import Text
 
     other = round(225 * (1 - min(value, 1.0)))

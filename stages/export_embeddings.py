@@ -1,13 +1,21 @@
-"""Embed the whole catalogue, or new items that training never saw, and the queries."""
+"""Embed the whole catalogue and the queries, or new items that were not in the training."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
-from . import artifacts, console, contract, models, new_items, options, processor, publish, reader, sources
-from .errors import NumberError, SettingsError
+from stages.learning import hardware, memory_needs, model_files, training_inputs
+from stages.run_folder import atomic_files, layout, reader, source_files
+from stages.run_folder.memory_floor import Need
+from stages.terminal import console
+from stages.terminal.errors import NumberError, SettingsError
+from stages.user_tables import new_items
+
+from .options import StageFolder, no_result, recorded
 
 if TYPE_CHECKING:
     import polars as pl
@@ -15,128 +23,142 @@ if TYPE_CHECKING:
 
     from ssl_recall.towers import TwoTower
 
+
 READS = (
-    "features.parquet",
-    "vocabulary.parquet",
-    "items.parquet",
-    "queries.parquet",
-    "train.parquet",
-    "validation.parquet",
+    layout.FEATURES,
+    layout.VOCABULARY,
+    layout.ITEMS,
+    layout.QUERIES,
+    layout.TRAIN,
+    layout.VALIDATION,
 )
-PART = 2**17  # items embedded, and written as a row group, at a time
-MODEL = ("model/weights.safetensors", "model/model.json")
+PART = 2**17  # items embedded at a time and written as one row group
+MODEL = (layout.WEIGHTS, layout.MODEL)
+VECTORS, MACHINE = "Vectors", "Machine"
 
 
-def export_embeddings(
-    run: options.RunOption = options.DEFAULT_RUN,
-    config: options.ConfigOption = None,
-    ssl: Annotated[bool, typer.Option(help="--no-ssl exports the model in RUN/no-ssl/.")] = True,
-    queries: Annotated[bool, typer.Option(help="Export the query vectors too; evaluate needs them.")] = True,
+@dataclass(frozen=True)
+class ExportSettings:
+    """Every flag of `export-embeddings` but the run folder's."""
+
+    ssl: Annotated[
+        bool, Option(help="Export the model with SSL; --no-ssl: the one in RUN/no-ssl/.", rich_help_panel=VECTORS)
+    ] = True
+    queries: Annotated[
+        bool, Option(help="Also export the query vectors, which evaluate needs.", rich_help_panel=VECTORS)
+    ] = True
     items: Annotated[
         Path | None,
-        typer.Option(
-            help="Embed the items of this table in place of the catalogue, new ones by the default id vector."
+        Option(
+            help="Embed the items of this table instead of the catalogue; new items have the default id vector.",
+            rich_help_panel=VECTORS,
         ),
-    ] = None,
-    output: Annotated[Path | None, typer.Option(help="Where the vectors of --items go (a Parquet file).")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    ] = no_result(None)
+    output: Annotated[Path | None, Option(help="Parquet file for the vectors of --items.", rich_help_panel=VECTORS)] = (
+        no_result(None)
+    )
+    device: Annotated[str, Option(help="Device: auto, cpu, cuda or cuda:N.", rich_help_panel=MACHINE)] = "auto"
     threads: Annotated[
-        int, typer.Option(min=1, max=1024, help="Processor threads; another number changes the last digits.")
-    ] = 1,
-    force: options.ForceOption = False,
-) -> None:
-    """Write unit vectors: item_id, embedding for every item, query_id, embedding for every query.
+        int,
+        Option(
+            min=1,
+            max=1024,
+            help="Processor threads; the number changes the last digits of the result.",
+            rich_help_panel=MACHINE,
+        ),
+    ] = 1
 
-    Reads model/, the encoded tables, and the interactions up to the test period (a query's history); writes
-    item_embeddings.parquet and query_embeddings.parquet. Nearest by cosine (= dot product) is best.
+
+def export_embeddings(folder: StageFolder, settings: ExportSettings) -> None:
+    """Write a unit vector for every item (item_id, embedding) and every query (query_id, embedding).
+
+    Reads model/, features, vocabulary, items, queries, and the histories in train and validation. Writes
+    item_embeddings.parquet and query_embeddings.parquet. The best item has the highest cosine, the dot product here.
     """
-    settings = {name: value for name, value in locals().items() if name not in {"items", "output"}}
-    folder = "" if ssl else contract.NO_SSL
-    writes = (f"{folder}item_embeddings.parquet", *([f"{folder}query_embeddings.parquet"] if queries else []))
-    reads = (*READS, *(folder + name for name in MODEL))
-    stage = "export-embeddings" if ssl else "export-embeddings --no-ssl"
-    if output is not None and items is None:
-        raise SettingsError(
-            "--output is where the vectors of --items go; the catalogue's go to the run folder", "OUTPUT"
-        )
-    if items is not None:
-        target = output or run / f"{folder}new_item_embeddings.parquet"
-        _refuse_to_overwrite(target, items, run)
-        publish.probe(target.parent)
-        with reader.reading(run, reads, config) as job:
-            _export_new(job, folder, items, target, device, threads)
+    part = "" if settings.ssl else layout.NO_SSL
+    reads = (*READS, *(part + name for name in MODEL))
+    writes = (part + layout.ITEM_EMBEDDINGS, *([part + layout.QUERY_EMBEDDINGS] if settings.queries else []))
+    if settings.output is not None and settings.items is None:
+        raise SettingsError("--output needs --items: the vectors of the catalogue go to the run folder", "OUTPUT")
+    if settings.items is not None:
+        target = settings.output or folder.run / part / layout.NEW_ITEM_EMBEDDINGS
+        _refuse_to_overwrite(target, settings.items, folder.run)
+        atomic_files.probe(target.parent)
+        with reader.reading(folder.run, reads, folder.config) as run:
+            _export_new(run, part, settings.items, target, settings)
         return
-    with artifacts.Job(run, stage, settings, reads=reads, writes=writes, force=force) as job:
+    stage = "export-embeddings" if settings.ssl else "export-embeddings --no-ssl"
+    need = Need(partial(memory_needs.of_export, weights=part + layout.WEIGHTS), torch=True)
+    with folder.job(stage, recorded(settings), reads=reads, writes=writes, need=need) as job:
         if job.up_to_date:
             return
-        place = models.device_of(device)
-        processor.use(threads, place)
-        model, shape = models.load(job, folder, *models.outlines(job))
+        place = hardware.device_of(settings.device)
+        hardware.use(settings.threads, place)
+        model, shape = model_files.load(job, part, *training_inputs.first_rows(job))
         model.to(place)
         count = job.write_parts(writes[0], _item_vectors(job, model))
         summary = f"{count:,} items"
-        if queries:
-            asked = _query_vectors(job, model, shape["history"])
+        if settings.queries:
+            asked = _query_vectors(job, model, shape.history)
             job.write(writes[1], asked)
             summary += f", {asked.height:,} queries"
-        job.done(f"{summary}, width {shape['width']}")
+        job.done(f"{summary}, width {shape.width}")
 
 
 def _item_vectors(job: reader.Reader, model: "TwoTower") -> "Iterator[pl.DataFrame]":
-    """Embed the catalogue PART rows at a time, so that memory does not grow with it."""
-    from ssl_recall import features, training
+    """Embed the catalogue PART rows at a time, so that memory does not grow with the catalogue."""
+    from ssl_recall.data import features
+    from ssl_recall.embedding import embed_items
 
     place = model.embeddings.weight.device
-    described = job.read("features.parquet").filter(side="item")
-    for part in job.parts("items.parquet", ["item_id", *models.columns_of(described)], PART):
-        vectors = training.embed_items(model, features.encoded_table(part, described).to(place))
+    described = job.read(layout.FEATURES).filter(side="item")
+    for part in job.parts(layout.ITEMS, ["item_id", *training_inputs.columns_of(described)], PART):
+        vectors = embed_items(model, features.encoded_table(part, described).to(place))
         yield _frame(part.select("item_id"), vectors)
 
 
 def _query_vectors(job: reader.Reader, model: "TwoTower", history: int) -> "pl.DataFrame":
-    """Embed every query as it stands before the test period."""
-    from ssl_recall import training
+    """Embed every query, with its history before the test period."""
+    from ssl_recall.embedding import embed_queries
 
-    place, described = model.embeddings.weight.device, job.read("features.parquet")
-    queries = models.table(job, "queries.parquet", described.filter(side="query")).to(place)
+    place, described = model.embeddings.weight.device, job.read(layout.FEATURES)
+    queries = training_inputs.encoded_side(job, layout.QUERIES, described.filter(side="query")).to(place)
     items = log = None
     if history:
-        items = models.table(job, "items.parquet", described.filter(side="item")).to(place)
-        log = models.log_before_test(job, queries.rows).to(place)
-    vectors = training.embed_queries(model, queries, log, items, history)
-    return _frame(job.read("queries.parquet", ["query_id"]), vectors)
+        items = training_inputs.encoded_side(job, layout.ITEMS, described.filter(side="item")).to(place)
+        log = training_inputs.interactions_before_test(job, queries.rows).to(place)
+    vectors = embed_queries(model, queries, log, items, history)
+    return _frame(job.read(layout.QUERIES, ["query_id"]), vectors)
 
 
 def _refuse_to_overwrite(target: Path, items: Path, run: Path) -> None:
-    """Keep the vectors of new items off the table they are of, and off the files of the run folder."""
+    """Refuse an --output that is the table of --items, a file of the run folder, or not Parquet."""
     if target.suffix != ".parquet":
         raise SettingsError(
             f"--output {target}: the vectors are written as Parquet; end the name in .parquet", "OUTPUT"
         )
-    if target.resolve() in {file.resolve() for file in sources.files_of(items)}:
+    if target.resolve() in {file.resolve() for file in source_files.files_of(items)}:
         raise SettingsError(f"--output {target}: is the table of --items; give another name", "OUTPUT")
-    if any(
-        target.resolve() == (run / part / name).resolve() for part in ("", contract.NO_SSL) for name in contract.WRITER
-    ):
+    if any(target.resolve() == (run / part / name).resolve() for part in ("", layout.NO_SSL) for name in layout.WRITER):
         raise SettingsError(f"--output {target}: is a file of the run folder; give another name", "OUTPUT")
 
 
-def _export_new(job: reader.Reader, folder: str, source: Path, target: Path, device: str, threads: int) -> None:
-    """Embed a user's table of items with the trained model and publish the vectors where the user wants them."""
-    from ssl_recall import training
+def _export_new(job: reader.Reader, part: str, source: Path, target: Path, settings: ExportSettings) -> None:
+    """Embed the items of the table `source` with the trained model and publish the vectors as `target`."""
+    from ssl_recall.embedding import embed_items
 
-    place = models.device_of(device)
-    processor.use(threads, place)
-    model, _ = models.load(job, folder, *models.outlines(job))
+    place = hardware.device_of(settings.device)
+    hardware.use(settings.threads, place)
+    model, _ = model_files.load(job, part, *training_inputs.first_rows(job))
     ids, table = new_items.read(job, source)
-    vectors = training.embed_items(model.to(place), table.to(place))
-    with publish.replacing(target) as file:
+    vectors = embed_items(model.to(place), table.to(place))
+    with atomic_files.replacing(target) as file:
         _frame(ids.to_frame(), vectors).write_parquet(file, compression="zstd")
     console.line(f"{'export-embeddings':<26} {len(ids):,} items of {source} to {target}")
 
 
 def _frame(ids: "pl.DataFrame", vectors: "Tensor") -> "pl.DataFrame":
-    """Lay vectors out beside their ids; a vector that is no number is not published."""
+    """Return the ids with their vectors. Raises NumberError if a vector is not finite."""
     import polars as pl
 
     bad = int((~vectors.isfinite()).any(1).sum())

@@ -1,4 +1,4 @@
-"""On a GPU everything is as on the processor, by the same code. Skipped where there is none."""
+"""The same code gives the same results on a GPU as on the processor. Skipped without a GPU."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +9,14 @@ import torch
 from torch import Tensor
 from typer.testing import CliRunner
 
-from ssl_recall import optimisers, retrieval, state, steps, training
-from ssl_recall.steps import Objective
-from stages import cli, processor
+from ssl_recall.evaluation import retrieval
+from ssl_recall.kernels import optimisers
+from ssl_recall.training import loop, state
+from ssl_recall.training import planner as steps
+from ssl_recall.training.objective import Objective
+from ssl_recall.training.planner import Planner
+from stages import cli
+from stages.learning import hardware
 
 from .ssl_recall.small_world import BESIDE, PLAIN, WITH_SSL, data_of, model_of, steppers_of
 
@@ -22,15 +27,15 @@ OBJECTIVES = [PLAIN, replace(WITH_SSL, history=2, further_negatives=5, feature_d
 
 @pytest.fixture(autouse=True)
 def set_up() -> None:
-    processor.use(1, GPU)
+    hardware.use(1, GPU)
 
 
 def after_steps(objective: Objective, device: torch.device, many: int) -> tuple[list[Tensor], list[Tensor]]:
-    """The losses of an epoch's first steps and the weights after them, in main memory."""
+    """Return the losses of an epoch's first steps and the weights after them, in main memory."""
     model = model_of(history=objective.history > 0).to(device)
     data = data_of([(q, time, q) for q in range(8) for time in range(many)])
-    planner, taken = steps.Planner(data, objective, model, 3), []
-    for number, step in enumerate(training.train_epoch(model, steppers_of(model), planner, 0, planners=2), 1):
+    planner, taken = Planner(data, objective, model, 3), []
+    for number, step in enumerate(loop.train_epoch(model, steppers_of(model), planner, 0, planners=2), 1):
         taken.append(torch.stack([step.main, step.ssl, step.total]).cpu())
         if number == many:
             break
@@ -48,18 +53,18 @@ def test_losses_and_weights_are_those_of_the_processor(
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5, equal_nan=True)
 
 
-@pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # that it is a prototype
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # torch warns that it is a prototype
 @pytest.mark.parametrize("objective", [*OBJECTIVES, replace(BESIDE, bf16=True)])
 def test_a_step_never_waits_for_the_gpu(objective: Objective) -> None:
     model = model_of(history=objective.history > 0).to(GPU)
-    steppers, average = steppers_of(model), optimisers.RunningAverage(training.dense_weights(model), 0.9)
-    planner = steps.Planner(data_of(), objective, model, 0)
+    steppers, average = steppers_of(model), optimisers.RunningAverage(loop.dense_weights(model), 0.9)
+    planner = Planner(data_of(), objective, model, 0)
     planned = [planner.step(torch.tensor([0, 3, 5, 6]), 0, number).pinned() for number in range(3)]
-    training.take_step(model, steppers, planned[0].to(GPU), objective, average)  # libraries that it loads may wait
+    loop.take_step(model, steppers, planned[0].to(GPU), objective, average)  # may wait: it loads libraries
     try:
         torch.cuda.set_sync_debug_mode("error")
         for step in planned[1:]:
-            training.take_step(model, steppers, step.to(GPU), objective, average)
+            loop.take_step(model, steppers, step.to(GPU), objective, average)
         with pytest.raises(RuntimeError, match="synchronizing"):
             torch.ones(1, device=GPU).item()
     finally:
@@ -68,10 +73,10 @@ def test_a_step_never_waits_for_the_gpu(objective: Objective) -> None:
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_an_epoch_waits_for_the_gpu_only_to_look_at_the_losses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "CHECK", 99)
+    monkeypatch.setattr(loop, "CHECK", 99)
     model = model_of().to(GPU)
-    planner = steps.Planner(data_of([(q, time, q) for q in range(8) for time in range(4)]), BESIDE, model, 3)
-    epoch = training.train_epoch(model, steppers_of(model), planner, 0, planners=2)
+    planner = Planner(data_of([(q, time, q) for q in range(8) for time in range(4)]), BESIDE, model, 3)
+    epoch = loop.train_epoch(model, steppers_of(model), planner, 0, planners=2)
     next(epoch)
     try:
         torch.cuda.set_sync_debug_mode("error")
@@ -86,21 +91,23 @@ def test_a_training_goes_on_from_what_was_kept_of_it() -> None:
     ends = []
     for stop in (False, True):
         model = model_of().to(GPU)
-        steppers, average = steppers_of(model), optimisers.RunningAverage(training.dense_weights(model), 0.9)
-        planner = steps.Planner(data_of([(q, time, q) for q in range(8) for time in range(4)]), BESIDE, model, 3)
-        epoch = training.train_epoch(model, steppers, planner, 0, average)
+        steppers, average = steppers_of(model), optimisers.RunningAverage(loop.dense_weights(model), 0.9)
+        planner = Planner(data_of([(q, time, q) for q in range(8) for time in range(4)]), BESIDE, model, 3)
+        epoch = loop.train_epoch(model, steppers, planner, 0, average)
         for _ in range(3):
             next(epoch)
         if stop:
-            kept = {name: tensor.cpu().clone() for name, tensor in state.collected(model, steppers, average).items()}
+            kept = {
+                name: tensor.cpu().clone() for name, tensor in state.state_tensors(model, steppers, average).items()
+            }
             model = model_of(seed=9).to(GPU)
-            steppers, average = steppers_of(model), optimisers.RunningAverage(training.dense_weights(model), 0.9)
-            state.restore(kept, model, steppers, average)
-            planner = steps.Planner(planner.data, BESIDE, model, 3)
-            epoch = training.train_epoch(model, steppers, planner, 0, average, first=3)
+            steppers, average = steppers_of(model), optimisers.RunningAverage(loop.dense_weights(model), 0.9)
+            state.restore_state(kept, model, steppers, average)
+            planner = Planner(planner.data, BESIDE, model, 3)
+            epoch = loop.train_epoch(model, steppers, planner, 0, average, first=3)
         for _ in range(3):
             next(epoch)
-        ends.append(list(state.collected(model, steppers, average).values()))
+        ends.append(list(state.state_tensors(model, steppers, average).values()))
     torch.testing.assert_close(*ends, rtol=0, atol=0)
 
 

@@ -1,4 +1,4 @@
-"""What is installed: the floors, the lock file, and what an audit says that could not look."""
+"""Dependencies: the lowest versions, the lock file, and the report of an audit, also without a network."""
 
 import importlib.util
 import json

@@ -1,9 +1,9 @@
-"""Data with a planted answer: what self-supervision can find in the catalogue, and nothing but that.
+"""Data with a planted structure that only self-supervision on the catalogue can find.
 
-Sixty groups of items. The popular items of a group say which group they are of, the rare ones only carry the group's
-words, and a shelf of items that nobody has taken carries both. A user takes items of one group. So the log alone cannot
-tell what the words mean; the catalogue can. With the features given to other items at random, it cannot either. Both
-models hide ids in the main task, and both are trained until they stop learning.
+There are sixty groups of items. Popular items carry the name of their group, rare items only words of the group, and
+cold items (the shelf) both. A user takes items of one group. So the log alone cannot teach the meaning of the words;
+the catalogue can. After a shuffle of the features among the items, it cannot either. Both models hide ids in the main
+task, and both train until they stop learning.
 """
 
 from pathlib import Path
@@ -11,13 +11,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from stages.build_views import Transform, build_views
-from stages.compute_mi import compute_mi
-from stages.compute_popularity import compute_popularity
-from stages.evaluate import evaluate
-from stages.export_embeddings import export_embeddings
-from stages.prepare import prepare
-from stages.train import train
+from stages.learning.view_settings import Transform
+
+from .jobs import build_views, compute_mi, compute_popularity, evaluate, export_embeddings, prepare, train
 
 GROUPS, POPULAR, RARE, SHELF, USERS = 60, 3, 5, 12, 10
 
@@ -38,7 +34,7 @@ def write_tables(folder: Path, *, shuffled: bool) -> None:
             ]
         for user in range(USERS):
             taken += [(f"u{group}_{user}", f"popular{group}_{n}") for n in range(POPULAR)]
-        # one interaction makes a rare item known, the others are what is to be found
+        # one interaction makes a rare item warm; the others are to be recalled
         taken += [(f"u{group}_{rng.integers(USERS)}", f"rare{group}_{n}") for n in range(RARE) for _ in range(3)]
     frame = pl.DataFrame(items)
     if shuffled:
@@ -50,7 +46,7 @@ def write_tables(folder: Path, *, shuffled: bool) -> None:
 
 
 def tail_change(folder: Path, *, shuffled: bool) -> dict[str, float]:
-    """Run all stages: what self-supervision changes in recall@20 on the tail, with its 95 % interval."""
+    """Run all stages; return the change of recall@20 on the tail by self-supervision, with its 95 % interval."""
     write_tables(folder, shuffled=shuffled)
     run = folder / "run"
     prepare(folder / "interactions.parquet", folder / "items.parquet", run=run, validation_share=0.2, test_share=0.3)

@@ -1,18 +1,16 @@
-"""Every command that the README shows is run, in its order, on tables of the names it uses."""
+"""README: run every command that it shows, in its order, on tables with its names."""
 
-import inspect
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from stages import arms
-from stages.ablate import ablate
-from stages.tune import tune
+from stages.experiments import arms
+from stages.experiments.ablate import AblateSettings, ablate
+from stages.experiments.tune import TuneSettings
 
 ROOT = Path(__file__).parents[1]
 SHORT = """
@@ -21,11 +19,14 @@ trials = 2
 [ablate]
 seeds = 1
 """
-MAKE = {"demo", "test"}  # run by continuous integration, not from within the tests
+MAKE = {"demo", "test"}  # continuous integration runs them, not the tests
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+ABLATION = "docs/ablation-and-tuning.md"  # whose commands run in the folder that README's have made
+
+
+def blocks(language: str, page: str = "README.md") -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
 
 
 def write_tables(folder: Path) -> None:
@@ -53,7 +54,12 @@ def write_tables(folder: Path) -> None:
 
 def test_the_commands_of_the_readme_run(tmp_path: Path) -> None:
     write_tables(tmp_path / "my")
-    commands = [line for block in blocks("bash") for line in block.splitlines() if line and line[0] != "#"]
+    commands = [
+        line
+        for block in (*blocks("bash"), *blocks("bash", ABLATION)[:1])
+        for line in block.splitlines()
+        if line and line[0] != "#"
+    ]
     made = {command.split()[1] for command in commands if command.startswith("make ")}
     assert made == MAKE
     bash = [command for command in commands if not command.startswith(("make ", "source "))]
@@ -73,21 +79,14 @@ def test_the_commands_of_the_readme_run(tmp_path: Path) -> None:
     assert vectors["item_id"].to_list() == ["s0-new", "s1-new", "s2-new"]
 
 
-def default(command: Callable[..., None], name: str) -> int:
-    return int(inspect.signature(command).parameters[name].default)
-
-
 def test_the_arms_and_the_numbers_of_trainings_are_those_of_the_commands() -> None:
-    readme = (ROOT / "README.md").read_text()
-    table = readme[readme.index("| arm | what it is |") :].split("\n\n")[0]
+    page, searched, compared = (ROOT / ABLATION).read_text(), TuneSettings(), AblateSettings()
+    table = page[page.index("| arm | what it is |") :].split("\n\n")[0]
     named = [name for line in table.splitlines()[2:] for name in re.findall(r"`([a-z-]+)`", line.split("|")[1])]
     assert sorted(named) == sorted(arms.ARMS)
     assert set(named) <= set(re.findall(r"[a-z-]+", ablate.__doc__ or ""))
-    trainings = {command: int(number) for command, number in re.findall(r"(tune|ablate) +# (\d+) trainings", readme)}
-    assert trainings == {
-        "tune": 2 * default(tune, "trials") * default(tune, "seeds"),
-        "ablate": len(arms.ARMS) * default(ablate, "seeds"),
-    }
+    trainings = {command: int(number) for command, number in re.findall(r"(tune|ablate) +# (\d+) trainings", page)}
+    assert trainings == {"tune": 2 * searched.trials * searched.seeds, "ablate": len(arms.ARMS) * compared.seeds}
 
 
 def test_every_make_target_that_the_readme_names_is_there() -> None:

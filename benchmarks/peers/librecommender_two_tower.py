@@ -37,7 +37,7 @@ from libreco.training import tf_trainer
 
 
 def tables(run: Path, side: str, features: pl.DataFrame, values: int) -> dict[str, np.ndarray]:
-    """Give the codes of each feature but the id: (N,), or padded (N, L), 0 where there is none."""
+    """Return the codes of each feature but the id: (N,), or padded (N, L), 0 where there is none."""
     frame = pl.read_parquet(run / ("items.parquet" if side == "item" else "queries.parquet"))
     found = {}
     for name, kind in features.filter(pl.col("side") == side, pl.col("kind") != "id")["feature", "kind"].iter_rows():
@@ -70,7 +70,7 @@ class Data:
         )
 
     def columns(self, own: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
-        """Give the columns of some rows of each side, and their names by side."""
+        """Return the columns of some rows of each side, and their names by side."""
         columns, names = {}, {"query": [], "item": []}
         for side, rows in own.items():
             for name, codes in self.tables[side].items():
@@ -81,7 +81,7 @@ class Data:
         return columns, names
 
     def encoded(self, side: str, rows: int) -> np.ndarray | None:
-        """Give the library's numbers of one side's features, for all its rows, also those without an interaction."""
+        """Return the library's numbers of one side's features, for all its rows, also those without an interaction."""
         own = {name: np.arange(rows) if name == side else np.zeros(rows, np.int64) for name in ("query", "item")}
         held = {"query": self.info.user_sparse_col, "item": self.info.item_sparse_col}[side].index
         if not held:

@@ -31,7 +31,7 @@ from torch_rechub.trainers import MatchTrainer
 
 
 def tables(run: Path, side: str, features: pl.DataFrame) -> dict[str, torch.Tensor]:
-    """Give the codes of each feature: (N,) or padded (N, L), 0 where there is none."""
+    """Return the codes of each feature: (N,) or padded (N, L), 0 where there is none."""
     frame = pl.read_parquet(run / ("items.parquet" if side == "item" else "queries.parquet"))
     found = {}
     for name, kind in features.filter(side=side)["feature", "kind"].iter_rows():
@@ -45,7 +45,7 @@ def tables(run: Path, side: str, features: pl.DataFrame) -> dict[str, torch.Tens
 
 
 def declared(features: pl.DataFrame, width: int) -> dict[str, list[SparseFeature | SequenceFeature]]:
-    """Give its features of each side; the first of a vocabulary has the table, the others share it."""
+    """Return its features of each side; the first of a vocabulary has the table, the others share it."""
     owners: dict[str, str] = {}
     found: dict[str, list[SparseFeature | SequenceFeature]] = {"query": [], "item": []}
     for side, name, kind, vocabulary, codes in features["side", "feature", "kind", "vocabulary", "codes"].iter_rows():
@@ -60,7 +60,7 @@ def declared(features: pl.DataFrame, width: int) -> dict[str, list[SparseFeature
 
 
 def batches(run: Path, features: pl.DataFrame, size: int) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
-    """Give shuffled batches without end: the codes of both sides, and labels that in-batch negatives do not read."""
+    """Return shuffled batches without end: the codes of both sides, and labels that in-batch negatives do not read."""
     log = pl.read_parquet(run / "train.parquet")
     sides = [
         (torch.from_numpy(log[f"{side}_index"].to_numpy().astype(np.int64)), tables(run, side, features))
@@ -76,7 +76,7 @@ class Tempered(DSSM):
     """With the temperature that DSSM is given and does not use where the negatives are in the batch."""
 
     def user_tower(self, x):
-        """Give vectors of length 1 / temperature, so that the products that the trainer makes are cosines over it."""
+        """Return vectors of length 1 / temperature, so that the products that the trainer makes are cosines over it."""
         return super().user_tower(x) / self.temperature
 
 

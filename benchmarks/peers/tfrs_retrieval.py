@@ -26,7 +26,7 @@ keras = tf.keras
 
 
 def tables(run: Path, side: str, features: pl.DataFrame) -> list[tuple[np.ndarray, str, int]]:
-    """Give (codes, vocabulary, its size) of each feature: (N,) or padded (N, L), 0 where there is none."""
+    """Return (codes, vocabulary, its size) of each feature: (N,) or padded (N, L), 0 where there is none."""
     frame = pl.read_parquet(run / ("items.parquet" if side == "item" else "queries.parquet"))
     found = []
     for name, kind, vocabulary, codes in (
@@ -75,7 +75,7 @@ class Model(tfrs.Model):
         self.task = tfrs.tasks.Retrieval(temperature=0.05, remove_accidental_hits=True)
 
     def compute_loss(self, batch, training=False):  # noqa: ARG002 - the name that the base class calls
-        """Give the loss of (query rows, item rows)."""
+        """Return the loss of (query rows, item rows)."""
         query_rows, item_rows = batch
         return self.task(
             self.query(query_rows),

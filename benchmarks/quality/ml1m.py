@@ -1,12 +1,12 @@
-"""The settings for MovieLens 1M with item features, which you bring: its licence lets nobody pass it on.
+"""Write the settings for MovieLens 1M with item features. You bring the data: its licence forbids redistribution.
 
     python benchmarks/quality/ml1m.py FOLDER runs/ml-1m.toml
     ssl-recall prepare --config runs/ml-1m.toml --run runs/ml-1m-1.0
     ssl-recall prepare --config runs/ml-1m.toml --run runs/ml-1m-0.1 --train-fraction 0.1
 
-FOLDER holds interactions.parquet (user_id, item_id, rating, timestamp), items.parquet (item_id, and what FEATURES name)
-and users.parquet (user_id, gender, age, occupation, zip_code). An interaction is a rating of four and more; one without
-a time is set aside.
+FOLDER has interactions.parquet (user_id, item_id, rating, timestamp), items.parquet (item_id and the FEATURES) and
+users.parquet (user_id, gender, age, occupation, zip_code). An interaction is a rating of at least 4. An interaction
+without a time goes to the quarantine.
 """
 
 import argparse
@@ -47,7 +47,7 @@ queries_are_items = false  # both are small numbers
 
 
 def main() -> None:
-    """Write the settings."""
+    """Write the settings file."""
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("output", type=Path)

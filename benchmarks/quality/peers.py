@@ -1,10 +1,10 @@
-"""Train other libraries on a prepared run folder, a few settings each, and put their recall into the table of results.
+"""Train other libraries on a prepared run folder, with a few settings each, and record their recall.
 
     python benchmarks/quality/peers.py --run runs/debian --data debian --peers tfrs=PYTHON implicit-als=PYTHON
 
-Each peer runs in an environment of its own (the head of its script in benchmarks/peers says what is in it), here with
-its own PYTHON. All have our widths and see as many rows as ours does; every epoch of every setting is a trial, of which
-score.py takes the best on the validation pairs.
+Each peer runs under its own PYTHON; the docstring of its script in benchmarks/peers lists the packages. All peers have
+the widths and the number of training rows of ssl-recall. Every epoch of every setting is a trial; score.py picks the
+best trial on the validation pairs.
 """
 
 import argparse
@@ -18,7 +18,7 @@ TOWERS = ("--widths", "256", "64", "--embedding-width", "32")
 ADAM: list[tuple[float, ...]] = [(256, 0.001), (256, 0.003), (1024, 0.001), (1024, 0.003)]
 PEERS: dict[
     str, tuple[str, tuple[str, ...], list[tuple[float, ...]]]
-] = {  # peer: its script, its flags, and the settings (batch size, learning rate), each a training of its own
+] = {  # peer: script, flags, and the settings (batch size, learning rate), one training each
     "tfrs": (
         "tfrs_retrieval.py",
         TOWERS,
@@ -33,15 +33,15 @@ PEERS: dict[
 
 
 def main() -> None:
-    """Train and score, one after the other."""
+    """Train and score the peers one after the other."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--data", required=True)
     parser.add_argument("--fraction", type=float, default=1.0)
     parser.add_argument("--peers", nargs="+", required=True, help="NAME=PYTHON, NAME one of " + ", ".join(PEERS))
-    parser.add_argument("--only", type=int, nargs="+", help="Of the settings of each peer, counted from 0.")
+    parser.add_argument("--only", type=int, nargs="+", help="Indices of the settings of each peer, from 0.")
     parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--save", type=Path, default=Path("runs/peers"), help="Where the vectors go.")
+    parser.add_argument("--save", type=Path, default=Path("runs/peers"), help="Folder of the vectors.")
     options = parser.parse_args()
     folder = Path(__file__).parent
     for name, python in (peer.split("=", 1) for peer in options.peers):

@@ -1,14 +1,14 @@
-"""Recall of anybody's vectors on a prepared run folder, by the code of `train` (validation) and `evaluate` (test).
+"""Measure the recall of any vectors on a prepared run folder, with the code of `train` and `evaluate`.
 
     python benchmarks/quality/score.py --run runs/debian --data debian --name tfrs --vectors runs/tfrs
     python benchmarks/quality/score.py --run runs/debian --data debian --name ours --vectors runs/debian
     python benchmarks/quality/score.py --run runs/debian --data debian --name most-popular
 
---vectors is a folder of trials (one epoch of one setting each): TRIAL.npz with items (N, D) and queries (Q, D) in the
-order of the run folder's tables, and version; or a folder with what `export-embeddings` wrote, which is one trial. A
-score is the dot product. The trial with the best mean of head and tail recall@50 on the validation pairs is measured
-on the test pairs, the other .npz files are deleted. Its rows replace those of the same data, fraction, model, seed and
-settings. Without --vectors it is most-popular that is measured.
+--vectors is a folder of trials, each one epoch of one setting: TRIAL.npz with version, items (N, D) and queries (Q, D)
+in the order of the tables of the run folder. Or it is a folder of `export-embeddings`, which is one trial. The score is
+the dot product. The trial with the best mean of head and tail recall@50 on the validation pairs is measured on the test
+pairs; the other .npz files are deleted. Its rows replace those of the same data, fraction, model, seed and settings.
+Without --vectors, most-popular is measured.
 """
 
 import argparse
@@ -22,8 +22,11 @@ import numpy as np
 import polars as pl
 import torch
 
-from ssl_recall import batches, metrics, retrieval, validation
-from stages import evaluate, models, processor, reader
+from ssl_recall.evaluation import comparison, metrics, retrieval, validation
+from ssl_recall.training import sampling
+from stages.learning import hardware, training_inputs
+from stages.learning.held_out import truth_of
+from stages.run_folder import reader
 
 READS = ("train.parquet", "validation.parquet", "test.parquet", "popularity.parquet", "queries.parquet")
 KEY = ["data", "fraction", "model", "seed", "settings"]
@@ -31,7 +34,7 @@ Vectors = tuple[torch.Tensor, torch.Tensor]  # (Q, D), (N, D)
 
 
 def trials(folder: Path) -> Iterator[tuple[str, str, Vectors]]:
-    """Give (trial, version, vectors) of everything in the folder."""
+    """Yield (trial, version, vectors) for each trial in the folder."""
     for path in sorted(folder.glob("*.npz")):
         with np.load(path) as file:
             queries, items = (torch.from_numpy(file[name].astype(np.float32)) for name in ("queries", "items"))
@@ -46,30 +49,30 @@ def trials(folder: Path) -> Iterator[tuple[str, str, Vectors]]:
 
 
 def held_out(job: reader.Reader, counts: torch.Tensor, queries: int) -> validation.HeldOut:
-    """Draw the validation pairs that `train` draws with its default settings."""
-    log = models.log_from(job, "validation.parquet", queries)
-    drawn = batches.generator(1, batches.VALIDATION)
+    """Draw the same validation pairs as `train` with its default settings."""
+    log = training_inputs.read_interactions(job, "validation.parquet", queries)
+    drawn = sampling.torch_generator(1, sampling.VALIDATION)
     return validation.sample(log.queries, log.items, metrics.slices(counts), 5000, drawn)
 
 
 def main() -> None:
-    """Pick the best trial, measure it, and put its rows into the table of results."""
+    """Pick the best trial, measure it, and write its rows to --out."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--run", type=Path, required=True, help="Prepared, with compute-popularity.")
+    parser.add_argument("--run", type=Path, required=True, help="Run folder after prepare and compute-popularity.")
     parser.add_argument("--vectors", type=Path)
     parser.add_argument("--data", required=True)
-    parser.add_argument("--fraction", type=float, default=1.0, help="The run folder's --train-fraction.")
-    parser.add_argument("--name", required=True, help="Of the model.")
-    parser.add_argument("--seed", type=int, default=1, help="That the model was trained with.")
-    parser.add_argument("--settings", default="", help="What else sets the model apart.")
+    parser.add_argument("--fraction", type=float, default=1.0, help="--train-fraction of the run folder.")
+    parser.add_argument("--name", required=True, help="Name of the model.")
+    parser.add_argument("--seed", type=int, default=1, help="Seed of the training.")
+    parser.add_argument("--settings", default="", help="Other settings of the model, as text.")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/quality.parquet"))
     options = parser.parse_args()
-    processor.use(1, torch.device("cpu"))
+    hardware.use(1, torch.device("cpu"))
 
     with reader.reading(options.run, READS) as job:
-        truth = evaluate.truth_of(job)
+        truth = truth_of(job)
         rows = job.rows("queries.parquet")
-        sample, log = held_out(job, truth.counts, rows), models.log_from(job, "train.parquet", rows)
+        sample, log = held_out(job, truth.counts, rows), training_inputs.read_interactions(job, "train.parquet", rows)
     asked = sample.queries.unique()
     best, picked, released, count = math.nan, "", "", 0
     lists = retrieval.most_popular(truth.counts, len(truth.queries), 50, truth.known)
@@ -82,9 +85,7 @@ def main() -> None:
             best, picked, released = figure, trial, release
             lists, _ = retrieval.top_k(queries[truth.queries], items, 50, truth.known)
     assert count or not options.vectors, f"{options.vectors}: no vectors"
-    measured = evaluate._measure(
-        truth, {options.name: lists}, {"k": [50], "head_share": metrics.HEAD_SHARE, "bootstrap": 1000, "seed": 1}
-    )
+    measured = comparison.compare_models(truth, {options.name: lists}, [50], metrics.HEAD_SHARE, draws=1000, seed=1)
     new = measured.filter(metric="recall").select(
         *(pl.lit(getattr(options, "name" if key == "model" else key)).alias(key) for key in KEY),
         "slice",

@@ -1,12 +1,11 @@
-"""Recall@50 of a slice's test pairs among that slice's items alone: a page of new, or of niche, items.
+"""Measure recall@50 of a slice's test pairs among the items of that slice: a page of only new, or only niche, items.
 
     python benchmarks/quality/shelves.py --runs runs/ml-1m-seed-1 runs/ml-1m-seed-2
 
-Where a few items take most of every list, recall over the whole catalogue says nothing of the others; this says whether
-the vectors tell them apart. A run folder is a seed of training: each has the same split and exported vectors of both
-models (`train`, `train --no-ssl`, `export-embeddings` with and without `--no-ssl`). The difference has its 95 %
-interval over queries and seeds; `chance` is what a list drawn from the slice's items recalls, but for those that the
-query is known to have taken.
+If a few items fill most of every list, recall over the whole catalogue does not measure the others; this does. Each
+run folder is one seed of training. All have the same split and the exported vectors of both models (`train`,
+`train --no-ssl`, `export-embeddings` with and without `--no-ssl`). The interval of the difference is 95 % over queries
+and seeds. `chance` is the recall of random lists from the items of the slice, without the query's earlier items.
 """
 
 import argparse
@@ -15,8 +14,12 @@ from pathlib import Path
 
 import torch
 
-from ssl_recall import intervals, metrics, retrieval
-from stages import evaluate, processor, reader
+from ssl_recall.evaluation import intervals, metrics, retrieval
+from ssl_recall.evaluation.comparison import Truth
+from stages import evaluate
+from stages.learning import hardware
+from stages.learning.held_out import truth_of
+from stages.run_folder import reader
 
 K = 50
 MODELS = {"no-ssl": "no-ssl/", "ssl": ""}
@@ -24,8 +27,8 @@ READS = ("train.parquet", "validation.parquet", "test.parquet", "popularity.parq
 FILES = tuple(f"{folder}{side}_embeddings.parquet" for folder in MODELS.values() for side in ("item", "query"))
 
 
-def found_among(items: torch.Tensor, queries: torch.Tensor, truth: evaluate.Truth, shelf: torch.Tensor) -> torch.Tensor:
-    """Say of each test pair whose item is on the shelf (N,) whether it is among its query's K nearest there: (P',)."""
+def found_among(items: torch.Tensor, queries: torch.Tensor, truth: Truth, shelf: torch.Tensor) -> torch.Tensor:
+    """Return for each test pair on the shelf (N,) whether its item is among the K nearest of the shelf: (P',)."""
     barred = torch.where(shelf, 0.0, -9.0)[:, None]
     asked = torch.cat([queries[truth.queries], torch.ones(len(truth.queries), 1)], 1)
     lists, _ = retrieval.top_k(asked, torch.cat([items, barred], 1), K, truth.known)
@@ -33,16 +36,16 @@ def found_among(items: torch.Tensor, queries: torch.Tensor, truth: evaluate.Trut
     return metrics.hits(lists, truth.pair_rows[kept], truth.pair_items[kept]).any(1).double()
 
 
-def chance(truth: evaluate.Truth, shelf: torch.Tensor, rows: torch.Tensor) -> float:
-    """Give the mean over test pairs, by the row of their query, of K in as many items as the query may be given."""
+def chance(truth: Truth, shelf: torch.Tensor, rows: torch.Tensor) -> float:
+    """Return the mean over test pairs of K / n, where n items of the shelf are open to the query (row in `rows`)."""
     offsets, taken = truth.known
     of_query = torch.arange(len(truth.queries)).repeat_interleave(offsets.diff())
     gone = torch.bincount(of_query[shelf[taken]], minlength=len(truth.queries))
     return (K / (shelf.sum() - gone[rows]).double()).clamp(max=1).mean().item()
 
 
-def split_of(truth: evaluate.Truth) -> list[torch.Tensor]:
-    """Give all that two runs must share."""
+def split_of(truth: Truth) -> list[torch.Tensor]:
+    """Return the tensors that must be equal in all runs."""
     return [truth.pair_rows, truth.pair_items, truth.queries, *truth.known, truth.counts]
 
 
@@ -51,13 +54,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, nargs="+", required=True)
     options = parser.parse_args()
-    processor.use(1, torch.device("cpu"))
+    hardware.use(1, torch.device("cpu"))
     vectors, truths = [], []
     for run in options.runs:
         with reader.reading(run, [*READS, *FILES]) as job:
             if not evaluate.is_fair(job):
                 parser.error(f"{run}: its two models have other settings")
-            truths.append(evaluate.truth_of(job))
+            truths.append(truth_of(job))
             vectors.append([torch.from_numpy(job.read(file)["embedding"].to_numpy().copy()) for file in FILES])
     truth = truths[0]
     if any(not torch.equal(a, b) for other in truths for a, b in zip(split_of(truth), split_of(other), strict=True)):

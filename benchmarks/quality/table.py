@@ -1,9 +1,10 @@
-"""Write what is in benchmarks/results into benchmarks/RESULTS.md: test recall@50 by slice, a row a model or an arm.
+"""Write the tables of recall into benchmarks/results/tables.md: test recall@50 by slice, a row per model or arm.
 
     python benchmarks/quality/table.py
 
-quality.parquet is what score.py measured; ablation-DATA-FRACTION.parquet the ablation.parquet of a run folder, and
-ablation-DATA-against-tuned-no-ssl-FRACTION.parquet one whose no-ssl has the settings that `tune` found for it.
+It reads benchmarks/results and replaces the text between the marks BEGIN and END. quality.parquet comes from score.py.
+ablation-DATA-FRACTION.parquet is the ablation.parquet of a run folder. In
+ablation-DATA-against-tuned-no-ssl-FRACTION.parquet, no-ssl has its best settings by `tune`.
 """
 
 from collections.abc import Iterator
@@ -11,11 +12,11 @@ from pathlib import Path
 
 import polars as pl
 
-from stages import ablation_table
-from stages.metrics_table import SLICES
+from stages.experiments import ablation_table
+from stages.terminal.metrics_table import SLICES
 
 BENCHMARKS = Path(__file__).parents[1]
-TOO_LITTLE = 0.01  # of recall, for a relative difference to be worth telling
+TOO_LITTLE = 0.01  # recall below which no relative difference is shown
 BEGIN, END = "<!-- begin: made by quality/table.py -->\n", "<!-- end -->\n"
 
 
@@ -29,7 +30,7 @@ KINDS = {
 
 
 def gains() -> Iterator[str]:
-    """Give, for each data set and fraction, what the default brings, and what else recalls most of each slice."""
+    """Yield, for each data set and fraction, the gain of the default, and the best other model by slice."""
     quality = pl.read_parquet(BENCHMARKS / "results" / "quality.parquet")
     yield "| data | next to | " + " | ".join(GOALS) + " |"
     yield "| --- | --- |" + " ---: |" * len(GOALS)
@@ -52,7 +53,7 @@ def gains() -> Iterator[str]:
 
 
 def _gain(ablation: pl.DataFrame, part: str) -> str:
-    """Say a slice's recall without SSL and with it, the difference, its interval, and what share of the first it is."""
+    """Format a slice's recall without and with SSL, the difference with its interval, and the relative difference."""
     of = {row["arm"]: row for row in ablation.filter(k=50, slice=part).iter_rows(named=True)}
     old, new = of["no-ssl"]["value"], of["ssl"]
     interval = ", ".join(_short(end, "+") for end in (new["low"], new["high"]) if end is not None)
@@ -61,11 +62,11 @@ def _gain(ablation: pl.DataFrame, part: str) -> str:
 
 
 def _short(value: float, sign: str = "") -> str:
-    return f"{value:{sign}.3f}".replace("0.", ".", 1)
+    return f"{value:{sign}.3f}"
 
 
 def arms(path: Path) -> Iterator[str]:
-    """Give an ablation as lines of Markdown."""
+    """Yield an ablation as lines of Markdown."""
     frame, (data, fraction) = pl.read_parquet(path), path.stem.removeprefix("ablation-").rsplit("-", 1)
     seeds = max(frame.filter(pl.col("arm") != "most-popular")["seeds"].to_list())
     plural = "s" if seeds != 1 else ""
@@ -76,7 +77,7 @@ def arms(path: Path) -> Iterator[str]:
 
 
 def libraries(rows: pl.DataFrame) -> Iterator[str]:
-    """Give the figures of score.py as lines of Markdown; seeds are averaged."""
+    """Yield the figures of score.py as lines of Markdown, means over the seeds."""
     for (data, fraction), part in rows.partition_by("data", "fraction", as_dict=True).items():
         pairs = dict(part.unique("slice").select("slice", "n").iter_rows())
         yield f"### {data!s}, {float(fraction):.0%} of the training interactions: libraries\n"
@@ -92,11 +93,11 @@ def libraries(rows: pl.DataFrame) -> Iterator[str]:
 
 
 def main() -> None:
-    """Put the tables between their marks."""
+    """Write the tables between the marks."""
     lines = list(gains())
     lines += [line for path in sorted((BENCHMARKS / "results").glob("ablation-*.parquet")) for line in arms(path)]
     lines += libraries(pl.read_parquet(BENCHMARKS / "results" / "quality.parquet"))
-    page = BENCHMARKS / "RESULTS.md"
+    page = BENCHMARKS / "results" / "tables.md"
     before, rest = page.read_text().split(BEGIN)
     page.write_text(before + BEGIN + "\n" + "\n".join(lines) + "\n" + END + rest.split(END)[1])
 

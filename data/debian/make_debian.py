@@ -1,7 +1,7 @@
 """Make the Debian package graph: interactions.parquet, items.parquet and queries.parquet.
 
-Reads one Packages index (Debian bookworm, main, binary-amd64). A query is a package A; the items it interacts with are
-the packages that A Pre-Depends on, Depends on, Recommends or Suggests. The same index gives the same bytes.
+Reads one Packages index (Debian bookworm, main, binary-amd64). A query is a package A. Its items are the packages that
+A Pre-Depends on, Depends on, Recommends or Suggests. The same index gives the same bytes.
 """
 
 import argparse
@@ -25,7 +25,7 @@ APT_HELPER = Path("/usr/lib/apt/apt-helper")
 INDEX_GLOB = "*_bookworm_main_binary-amd64_Packages*"
 
 STRENGTH = {"Pre-Depends": 1.0, "Depends": 1.0, "Recommends": 0.7, "Suggests": 0.4}
-LATER_ALTERNATIVE = 0.7  # in "a | b" the maintainer would rather have a
+LATER_ALTERNATIVE = 0.7  # in "a | b" the maintainer prefers a
 
 # The first pattern that matches the start of a package's name wins.
 ECOSYSTEMS = {
@@ -69,7 +69,7 @@ NAME_SUFFIX = re.compile(
 )
 FACETS = {"role": "tag_role", "devel": "tag_devel", "implemented-in": "tag_implemented_in"}  # the rest share `tags`
 
-MIN_PACKAGES = 3  # a word of the descriptions that fewer packages carry is dropped
+MIN_PACKAGES = 3  # rarer words of the descriptions are dropped
 MAX_SUMMARY_TOKENS = 8
 STOP_WORDS = (
     "an and any are as at be by can for from has have in into is it its not of on or other over than that the their"
@@ -78,7 +78,7 @@ STOP_WORDS = (
 
 
 def find_index() -> Path:
-    """The one Packages index among apt's lists; exits with the command to run where there is none."""
+    """Return the only Packages index in apt's lists. Exits, with the command to run, if there is none or several."""
     found = sorted(APT_LISTS.glob(INDEX_GLOB))
     if not found:
         raise SystemExit(f"{APT_LISTS / INDEX_GLOB}: no such file; run: apt-get update, or give --packages PATH")
@@ -89,7 +89,7 @@ def find_index() -> Path:
 
 
 def read_index(path: Path) -> str:
-    """The text of a Packages index, plain or compressed (.gz, .xz, .lz4)."""
+    """Read the text of a Packages index, plain or compressed (.gz, .xz, .lz4)."""
     if not path.is_file():
         raise SystemExit(f"{path}: no such file; give --packages PATH")
     match path.suffix:
@@ -97,7 +97,7 @@ def read_index(path: Path) -> str:
             content = gzip.decompress(path.read_bytes())
         case ".xz":
             content = lzma.decompress(path.read_bytes())
-        case ".lz4":  # the standard library has no reader
+        case ".lz4":  # the standard library cannot read it
             if not APT_HELPER.exists() and shutil.which("lz4") is None:
                 raise SystemExit(f"{path}: found neither {APT_HELPER} nor the lz4 command; run: apt-get install lz4")
             command = [str(APT_HELPER), "cat-file"] if APT_HELPER.exists() else ["lz4", "-dc"]
@@ -108,7 +108,7 @@ def read_index(path: Path) -> str:
 
 
 def parse_index(text: str) -> dict[str, Package]:
-    """Packages by name, sorted; where the index has two versions of a package, the later stanza is kept."""
+    """Return the packages, sorted by name; of two versions of a package, the later stanza wins."""
     packages: dict[str, Package] = {}
     for stanza in text.strip().split("\n\n"):
         unfolded = re.sub(r"\n[ \t]+", " ", stanza.strip())
@@ -121,18 +121,18 @@ def parse_index(text: str) -> dict[str, Package]:
 
 
 def source_of(package: Package) -> str:
-    """The source package's name, without the version in parentheses."""
+    """Return the name of the source package, without the version in parentheses."""
     return package.get("Source", package["Package"]).split(" ")[0]
 
 
 def relation_names(field: str) -> list[list[str]]:
-    """The names of a relation field, one list per group of alternatives: "a (>= 1) | b, c:any" gives [[a, b], [c]]."""
+    """Return the names of a relation field by group of alternatives: "a (>= 1) | b, c:any" gives [[a, b], [c]]."""
     groups = (group.split("|") for group in field.split(",") if group.strip())
     return [[re.split(r"[\s(:\[<]", name.strip(), maxsplit=1)[0] for name in group] for group in groups]
 
 
 def sole_providers(packages: dict[str, Package]) -> dict[str, str]:
-    """The provider of each virtual package that has exactly one."""
+    """Return the provider of each virtual package that has exactly one."""
     providers = defaultdict(set)
     for package in packages.values():
         for group in relation_names(package.get("Provides", "")):
@@ -141,7 +141,7 @@ def sole_providers(packages: dict[str, Package]) -> dict[str, str]:
 
 
 def make_interactions(packages: dict[str, Package]) -> pl.DataFrame:
-    """The edges (query_id, item_id, weight, kind) between packages of different sources, the heaviest for each pair."""
+    """Make the edges (query_id, item_id, weight, kind) between different sources, the heaviest for each pair."""
     providers = sole_providers(packages)
     heaviest: dict[tuple[str, str], tuple[float, str]] = {}
     for query, package in packages.items():
@@ -160,7 +160,7 @@ def make_interactions(packages: dict[str, Package]) -> pl.DataFrame:
 
 
 def summary_tokens(packages: dict[str, Package]) -> list[list[str]]:
-    """The first words of each one-line description, sorted, without stop words and words that few packages carry."""
+    """Return the first words of each one-line description, sorted, without stop words and rare words."""
     words = [re.findall(r"[a-z][a-z+#]+", package["Description"].lower()) for package in packages.values()]
     carried = Counter(word for row in words for word in set(row))
     kept = {word for word, count in carried.items() if count >= MIN_PACKAGES} - set(STOP_WORDS.split())
@@ -168,7 +168,7 @@ def summary_tokens(packages: dict[str, Package]) -> list[list[str]]:
 
 
 def feature_row(package: Package) -> Row:
-    """The features that one package's own fields give; what it lacks is None or an empty list."""
+    """Return the features of one package; a missing value is None, a missing list is empty."""
     name = package["Package"]
     host = (urlsplit(package.get("Homepage", "")).hostname or "").removeprefix("www.")
     suffix = NAME_SUFFIX.search(name)
@@ -194,7 +194,7 @@ def feature_row(package: Package) -> Row:
 
 
 def make_items(packages: dict[str, Package]) -> pl.DataFrame:
-    """The whole catalogue, a row per package: item_id and its features."""
+    """Make the catalogue, a row per package: item_id and its features."""
     single = "item_id section maintainer source arch multi_arch homepage_host ecosystem name_suffix"
     lists = ["name_tokens", *FACETS.values(), "tags", "summary_tokens"]
     schema = dict.fromkeys(single.split(), pl.String()) | {"installed_size": pl.Int32()}
@@ -206,16 +206,21 @@ def make_items(packages: dict[str, Package]) -> pl.DataFrame:
 
 
 def write(frame: pl.DataFrame, path: Path) -> None:
-    """One row group, as small as zstd makes it: a reader takes the whole file anyway."""
+    """Write one row group at the highest zstd level, because readers read the whole file."""
     frame.write_parquet(path, compression_level=22, statistics=False, row_group_size=frame.height)
     print(f"{path}: {frame.height:,} rows, {path.stat().st_size:,} bytes")
 
 
 def main() -> None:
-    """Read the index, make the three frames, write them."""
+    """Read the index, and make and write the three tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--packages", type=Path, help=f"the index (.gz, .xz, .lz4); else {APT_LISTS / INDEX_GLOB}")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent, help="folder to write; else this one")
+    parser.add_argument("--packages", type=Path, help=f"plain, .gz, .xz or .lz4. [default: {APT_LISTS / INDEX_GLOB}]")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path(__file__).parent,
+        help="Folder to write. [default: the folder of this script]",
+    )
     arguments = parser.parse_args()
 
     packages = parse_index(read_index(arguments.packages or find_index()))

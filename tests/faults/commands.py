@@ -1,4 +1,4 @@
-"""Commands of the tool, in this process and in one of their own, and folders as what is in them."""
+"""Run commands of the tool, in this process or in another, and hash the files of a folder."""
 
 import contextlib
 import hashlib
@@ -14,14 +14,14 @@ COMMAND = [sys.executable, "-c", "from stages.cli import main; main()"]
 
 
 class Ended(NamedTuple):
-    """How a command ended, and what it said on both streams."""
+    """The exit code of a command, and its text on both streams."""
 
     returncode: int
     said: str
 
 
 def call(*arguments: str) -> Ended:
-    """Run a command in this process, which has imported everything."""
+    """Run a command in this process, which has already imported the libraries."""
     said, argv, handler = io.StringIO(), sys.argv, signal.getsignal(signal.SIGTERM)
     sys.argv = ["ssl-recall", *arguments]
     code: object = 0
@@ -37,6 +37,6 @@ def call(*arguments: str) -> Ended:
 
 
 def content(folder: Path) -> dict[str, str]:
-    """Give every file of a folder by its sha256, the lock aside."""
+    """Return the sha256 of every file of a folder, without the lock."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

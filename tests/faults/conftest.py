@@ -1,4 +1,4 @@
-"""What the fault tests begin with, and that they are not all skipped."""
+"""Fixtures of the fault tests; a run that skips all of them fails."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ from .disks import Mount, PowerCut
 
 @pytest.fixture
 def shop_run(prepared_shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A prepared run folder, run/, beside its settings and tables; they are the working folder."""
+    """Return the prepared run folder run/ in a working folder with its settings and tables."""
     folder = tmp_path / "shop"
     shutil.copytree(prepared_shop, folder)
     monkeypatch.chdir(folder)
@@ -22,7 +22,7 @@ def shop_run(prepared_shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture
 def mounted(tmp_path: Path) -> Iterator[Mount]:
-    """Mounts a file system on a folder, and takes it down at the end."""
+    """Return a function that mounts a file system on a folder; unmount all at the end."""
     folders: list[Path] = []
     if os.geteuid() != 0:
         pytest.skip("needs root")
@@ -37,17 +37,17 @@ def mounted(tmp_path: Path) -> Iterator[Mount]:
 
     yield mount
     for folder in folders:
-        subprocess.run(["umount", "--lazy", folder], check=False)  # a failed test may stand in it
+        subprocess.run(["umount", "--lazy", folder], check=False)  # a failed test may have it as its working folder
 
 
 @pytest.fixture
 def power_cut(tmp_path: Path, mounted: Mount) -> PowerCut:
-    """A disk, and how its power is cut."""
+    """Return a disk whose power can be cut."""
     return PowerCut.made(tmp_path, mounted)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail where every test was skipped: such a run shows nothing."""
+    """Fail a run in which every test was skipped: it shows nothing."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     ended = {outcome: len(reporter.stats.get(outcome, ())) for outcome in ("passed", "failed", "error", "skipped")}
     if ended["skipped"] and not ended["passed"] + ended["failed"] + ended["error"]:

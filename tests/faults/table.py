@@ -1,4 +1,4 @@
-"""Write the table of README.md from the names of the tests, or with --check hold it to them."""
+"""Write the last column of the table in README.md from the names of the tests; with --check compare it."""
 
 import ast
 import re
@@ -12,7 +12,7 @@ FAULT = re.compile(r"^\| (F\d\d) \| (.*?) \| (.*?) \|")
 
 
 def tests_of() -> dict[str, list[str]]:
-    """Give every fault's tests: `test_f01_f12_...` is one of both."""
+    """Return the tests of each fault: `test_f01_f12_...` tests both F01 and F12."""
     found: dict[str, list[str]] = {}
     for path in sorted(TESTS.rglob("test_*.py")):
         for node in ast.parse(path.read_text()).body:
@@ -38,7 +38,7 @@ def page(text: str) -> str:
 
 
 def main() -> int:
-    """Write it, or say whether it is up to date and without a gap."""
+    """Write the page, or check that it is up to date; return 1 if it is not or a fault has no test."""
     before = PAGE.read_text()
     after = page(before)
     if "--check" not in sys.argv:

@@ -1,4 +1,4 @@
-"""Tables are edited, stages run, killed, files touched and damaged, in any order: the next night's run mends it all."""
+"""After edits, runs, kills, touches and damage in any order, the next nightly run repairs the run folder."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from stages import manifest
+from stages.run_folder import layout
 
 from .commands import call, content
 
@@ -28,10 +28,10 @@ main()
 
 @pytest.fixture
 def of_the_shop(prepared_shop: Path) -> type[RuleBasedStateMachine]:
-    """The machine, on copies of the shop."""
+    """Return the state machine on copies of the shop."""
 
     class Nights(RuleBasedStateMachine):
-        """What may befall a run folder between two nights."""
+        """The events that a run folder may meet between two nights."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -81,7 +81,7 @@ def of_the_shop(prepared_shop: Path) -> type[RuleBasedStateMachine]:
                 ended = call(stage, "--run", "fresh")
                 assert ended.returncode == 0, ended.said
             own, fresh = content(Path("run")), content(Path("fresh"))
-            del own[manifest.NAME], fresh[manifest.NAME]
+            del own[layout.MANIFEST], fresh[layout.MANIFEST]
             assert own == fresh
             shutil.rmtree("fresh")
 

@@ -1,4 +1,4 @@
-"""Files of a run folder that are damaged, hostile or left over; what `status --verify` and `clean` say and do."""
+"""Damaged, hostile and leftover files of a run folder; `status --verify` and `clean`."""
 
 import errno
 import json
@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from ssl_recall import popularity
-from stages import manifest, publish, reader
-from stages.errors import StageError
+from stages.run_folder import atomic_files, manifest, reader
+from stages.terminal.errors import StageError
 
 from .commands import call
 
@@ -23,7 +23,7 @@ FLIPS = 300
 
 @pytest.fixture
 def trained(shop_run: Path) -> Path:
-    """A run folder with a model in it, in the working folder."""
+    """Return a run folder with a model, in the working folder."""
     for command in (["build-views"], ["train", "--epochs", "1"]):
         assert call(*command)[0] == 0
     return shop_run
@@ -34,13 +34,13 @@ def names(run: Path) -> list[str]:
 
 
 def rehashed(run: Path, name: str, content: bytes) -> None:
-    """Put content in place of a file, and make the manifest say that it belongs there."""
+    """Replace a file's content, and record the new hash in the manifest."""
     (run / name).write_bytes(content)
     told = json.loads((run / "manifest.json").read_text())
     for entry in told["stages"].values():
         for part in (entry["inputs"], entry["outputs"]):
             if name in part:
-                digest = publish.sha256(run / name)
+                digest = atomic_files.sha256(run / name)
                 part[name] = digest if part is entry["inputs"] else {"sha256": digest, "size": len(content)}
     (run / "manifest.json").write_bytes(manifest.sealed(told))
 
@@ -159,7 +159,7 @@ def test_f08_a_folder_that_takes_no_file_is_told_before_a_stage_begins(
     def refuse(folder: Path) -> None:
         raise OSError(errno.EROFS, "Read-only file system", str(folder))
 
-    monkeypatch.setattr(publish, "probe", refuse)
+    monkeypatch.setattr(atomic_files, "probe", refuse)
     monkeypatch.setattr(popularity, "count_items", lambda *_: pytest.fail("at work"))
     refused = call("compute-popularity", "--unseen-count", "0.5")
     assert refused.returncode == 5

@@ -1,4 +1,4 @@
-"""Bad tables: each is refused with its rule and its place, or used for what it is worth, and never half of both."""
+"""Bad tables: each is refused with its rule and its place, or used; never partly used."""
 
 import datetime
 import hashlib
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stages.limits import COLUMN_BYTES, LINE_BYTES
+from stages.user_tables.limits import COLUMN_BYTES, LINE_BYTES
 
 from .commands import call
 
@@ -47,7 +47,7 @@ Prepare = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepare:
-    """Write tables, prepare them in run/: -> exit code, what it said. A refusal leaves nothing and no traceback."""
+    """Write tables and prepare run/; return exit code and text. A refusal leaves no file and prints no traceback."""
     monkeypatch.chdir(tmp_path)
 
     def run(log: pl.DataFrame = LOG, items: pl.DataFrame = ITEMS, *flags: str) -> tuple[int, str]:
@@ -65,7 +65,7 @@ def prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepare:
 
 
 def refused(ended: tuple[int, str], *parts: str) -> None:
-    """Hold a command to exit 3, each of the texts in what it said, and a rule's name."""
+    """Assert exit 3, a rule's name, and each of `parts` in the command's text."""
     code, said = ended
     assert code == 3, said
     assert "\nssl-recall: " in f"\n{said}"
@@ -78,7 +78,7 @@ def artifact(name: str) -> pl.DataFrame:
 
 
 def train_and_export(*flags: str) -> None:
-    """Train one short epoch on what is prepared, and export."""
+    """Train one short epoch on the prepared run folder, and export."""
     for command in ("compute-popularity", "compute-mi", "build-views"):
         assert call(command, "--run", "run")[0] == 0
     for command in (["train", *TRAIN.split(), *flags], ["export-embeddings"]):
@@ -195,11 +195,11 @@ MOST = 2**63 - 1
         (-5, pl.Int64, "mixes seconds (above 0) and other numbers: from -5 to 16"),
         (NOW + 10**7, pl.Int64, f"lies in the future: from 1600000000 to {NOW + 10**7}"),
         (None, pl.Int64, "is null in 1 of 180 rows (others from 1600000000 to 16"),
-        (MOST, pl.Int64, f"holds a limit of 32 or 64 bits, which stands for no time: from 1600000000 to {MOST}"),
+        (MOST, pl.Int64, f"holds an integer limit (32 or 64 bits), a mark for no time: from 1600000000 to {MOST}"),
         (
             2**64 - 1,
             pl.UInt64,
-            f"holds a limit of 32 or 64 bits, which stands for no time: from 1600000000 to {2**64 - 1}",
+            f"holds an integer limit (32 or 64 bits), a mark for no time: from 1600000000 to {2**64 - 1}",
         ),
         (MOST, pl.Datetime("us"), f"is no date: from 1970-01-01 00:26:40 to {MOST} us after 1970"),
         (-MOST, pl.Datetime("ms"), f"is no date: from {-MOST} ms after 1970 to 1970-01-19"),
@@ -235,7 +235,7 @@ def test_f33_an_item_with_nothing_in_its_list_stays_as_missing(prepare: Prepare,
 
 
 def bomb(kind: str) -> pa.Table:
-    """Make a table of a few kilobytes, stored, that is gigabytes row by row."""
+    """Make a table of a few kilobytes on disk that decodes to gigabytes."""
     columns = {
         "a long value in a dictionary": lambda: pa.DictionaryArray.from_arrays(
             pa.array(np.zeros(300, np.int32)), pa.array(["x" * 10_000_000])
@@ -249,7 +249,7 @@ def bomb(kind: str) -> pa.Table:
 
 
 def limited(*arguments: str, space: int = 4 * GIB) -> tuple[int, str, int]:
-    """Run a command in so much address space: -> exit code, what it said, the most that it held, in MiB."""
+    """Run a command in `space` bytes of addresses; return exit code, text and peak memory in MiB."""
     ended = subprocess.run(
         [sys.executable, "-c", SCRIPT, *arguments],
         capture_output=True,
@@ -343,7 +343,7 @@ def test_f35_two_hundred_features_are_measured_and_warned_of_in_forty_lines(prep
     code, said = call("compute-mi", "--run", "run")
     assert code == 0
     assert said.count("warning: ") == 2 * 21
-    assert "and 1 more such; mutual_information.parquet holds every pair" in said
+    assert "and 1 more; mutual_information.parquet holds every pair" in said
     assert artifact("mutual_information").height == 202**2
     assert call("build-views", "--run", "run", "--variants", "1")[0] == 0
 
@@ -362,7 +362,7 @@ def test_f37_items_that_nobody_took_have_a_finite_log_p_and_all_sum_to_one(prepa
 
 @pytest.mark.parametrize("rows", [0, 1])
 def test_f38_fewer_than_two_items_and_an_empty_log_are_refused(prepare: Prepare, rows: int) -> None:
-    refused(prepare(LOG, ITEMS.head(rows)), "TOO_FEW: ", f"{rows} items; two are the least to choose from")
+    refused(prepare(LOG, ITEMS.head(rows)), "TOO_FEW: ", f"{rows} items; at least 2 are needed")
     refused(prepare(LOG.clear()), "TOO_FEW: ", "no rows")
 
 

@@ -1,4 +1,4 @@
-"""Less memory than the work needs: one line with what it needs and what there is, before any work."""
+"""Too little memory for a stage: one line names need and available memory, before any work."""
 
 import os
 import resource
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stages import memory
+from stages.run_folder import memory_floor
 
 from .commands import COMMAND, call, content
 
@@ -59,7 +59,7 @@ def test_f05_an_engine_that_aborts_for_want_of_memory_is_exit_5(shop_run: Path) 
     aborted = subprocess.run([sys.executable, "-c", ABORTS, *command], check=False, capture_output=True, text=True)
     assert "memory allocation of 8000000000 bytes failed" in aborted.stderr
     assert aborted.returncode == 5, aborted.stderr
-    assert "ssl-recall: OUT_OF_MEMORY: an engine gave up in the midst of work" in aborted.stderr
+    assert "ssl-recall: OUT_OF_MEMORY: a library aborted" in aborted.stderr
     assert content(shop_run) == before
     assert call(*command).returncode == 0
 
@@ -79,17 +79,17 @@ def test_f05_arms_whose_table_is_beyond_the_machine_are_refused_before_any_train
 
 @pytest.fixture
 def group() -> Iterator[Path]:
-    """A group of processes that has 200 MiB."""
-    own = next((folder for folder, most, _ in memory._groups() if (folder / most).exists()), None)
+    """Make a memory group of 200 MiB."""
+    own = next((folder for folder, most, _ in memory_floor._groups() if (folder / most).exists()), None)
     if own is None or os.geteuid() != 0:
-        pytest.skip("no memory group to be made here")
+        pytest.skip("cannot make a memory group here")
     name = "memory.limit_in_bytes" if (own / "memory.limit_in_bytes").exists() else "memory.max"
     folder = own / "ssl-recall-test"
     try:
         folder.mkdir()
         (folder / name).write_text(str(200 * MIB))
     except OSError:
-        pytest.skip("no memory group to be made here")
+        pytest.skip("cannot make a memory group here")
     yield folder
     for _ in range(100):
         try:
@@ -120,7 +120,7 @@ def test_f05_a_table_beyond_the_machine_is_refused_with_need_and_have(shop_run: 
 
 
 def test_f05_who_wants_to_try_all_the_same_may(shop_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(memory.ANYWAY, "1")
+    monkeypatch.setenv(memory_floor.ANYWAY, "1")
     assert call("build-views").returncode == 0
     refused = call("train", "--embedding-width", "1000000000")
     assert refused.returncode == 5, refused.said  # torch's own refusal

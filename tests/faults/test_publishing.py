@@ -1,4 +1,4 @@
-"""Killed, cut off, refused or watched while it publishes: what was there before stays, or all that is new is there."""
+"""Kills, power cuts, refusals and readers during a publication: all previous files stay, or all new ones are there."""
 
 import collections
 import fcntl
@@ -16,10 +16,9 @@ from typing import Any
 import pytest
 
 from ssl_recall import popularity
-from stages import manifest, reader
-from stages import publish as publishing
-from stages.artifacts import Job
-from stages.errors import ArtifactError, LockedError
+from stages.run_folder import atomic_files, layout, lock, reader
+from stages.run_folder.job import Job
+from stages.terminal.errors import ArtifactError, LockedError
 
 from .commands import COMMAND, call, content
 from .disks import PowerCut
@@ -47,13 +46,13 @@ strace = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace
 
 
 def publish(run: Path, first: int, last: int | None = None, before: tuple[str, ...] = ()) -> Any:
-    """Publish generations of three files, each in a job of its own, in another process."""
+    """Publish generations of three files in another process, one job per generation."""
     program = [*before, sys.executable, "-c", PUBLISH, run, str(first), str(last or first + 1)]
     return subprocess.run(program, check=False, capture_output=True, text=True)
 
 
 def generation(run: Path) -> set[str]:
-    """Give the generations of what a reader sees, and hold them to be whole."""
+    """Return the generations that a reader sees; assert that each file is whole."""
     with reader.reading(run, NAMES) as job:
         seen = {name: job.path(name).read_bytes() for name in NAMES}
     numbers = {text.split(b" ", 1)[0].decode() for text in seen.values()}
@@ -85,7 +84,7 @@ def test_f01_f12_killed_at_any_system_call_a_reader_sees_one_whole_generation(tm
         seen[found] += 1
         assert publish(run, 2).returncode == 0
         assert generation(run) == {"2"}
-        assert not [*run.rglob(".*.tmp"), *run.glob(manifest.ASIDE)], (name, when)
+        assert not [*run.rglob(".*.tmp"), *run.glob(layout.PREVIOUS)], (name, when)
         shutil.rmtree(run)
     assert seen.keys() == {"1", "2"}
     assert seen["1"] > 10
@@ -97,7 +96,7 @@ def test_f06_whichever_sync_fails_nothing_is_published_and_it_is_not_tried_again
     publish(tmp_path / "whole", 1)
     publish(tmp_path / "whole", 2, before=under_strace(log, calls=("fsync",)))
     moments = log.read_text().count("fsync(")
-    assert moments == 3 + 4 + 3 + 2  # new files, old ones set aside, folders of renames, the manifest and its folder
+    assert moments == 3 + 4 + 3 + 2  # new files, previous files, folders of renames, manifest and its folder
     for when in range(1, moments + 1):
         run = tmp_path / str(when)
         publish(run, 1)
@@ -109,7 +108,7 @@ def test_f06_whichever_sync_fails_nothing_is_published_and_it_is_not_tried_again
         after = log.read_text()[file.end() :]
         assert f"fsync({file[1]})" not in after.split(f"close({file[1]})")[0]
         assert generation(run) == {"1"}
-        assert not [*run.rglob(".*.tmp"), *run.glob(manifest.ASIDE)]
+        assert not [*run.rglob(".*.tmp"), *run.glob(layout.PREVIOUS)]
         assert publish(run, 2).returncode == 0
         assert generation(run) == {"2"}
 
@@ -198,14 +197,14 @@ def test_f08_a_read_only_folder_is_refused_before_any_work(shop_run: Path) -> No
     refused = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
     assert refused.returncode == 5, refused.stderr
     assert "Permission denied" in refused.stderr
-    assert "epoch" not in refused.stderr, "nothing was trained"
+    assert "epoch" not in refused.stderr, "it trained first"
     assert time.monotonic() - start < 30
     (shop_run / "no-ssl").chmod(0o755)
     assert content(shop_run) == before
 
 
 def test_f13_f14_a_second_process_is_turned_away_at_once_and_a_dead_one_is_not_waited_for(shop_run: Path) -> None:
-    hold = "import sys, time; from pathlib import Path; from stages import publish; l = publish.lock(Path('run'))\n"
+    hold = "import time; from pathlib import Path; from stages.run_folder import lock; l = lock.acquire(Path('run'))\n"
     program = [sys.executable, "-c", f"{hold}print('held', flush=True); time.sleep(10)"]
     with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
@@ -222,21 +221,21 @@ def test_f13_f14_a_second_process_is_turned_away_at_once_and_a_dead_one_is_not_w
 def test_f13_a_lock_that_its_holder_has_removed_meanwhile_is_not_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between opening the file and locking it the holder goes, and with it the file: the next one makes another."""
+    """The holder removes the file between our open and our lock; the next process makes a new file."""
     flock, calls = fcntl.flock, []
 
     def late(file: Any, operation: int) -> None:
         if not calls:
-            (tmp_path / publishing.LOCK).unlink()
+            (tmp_path / layout.LOCK).unlink()
         calls.append(operation)
         flock(file, operation)
 
     with monkeypatch.context() as patch:
         patch.setattr(fcntl, "flock", late)
-        held = publishing.lock(tmp_path)
+        held = lock.acquire(tmp_path)
     assert len(calls) == 2
     with held, pytest.raises(LockedError):
-        publishing.lock(tmp_path)
+        lock.acquire(tmp_path)
 
 
 def test_a_folder_in_the_place_of_an_output_is_said_before_any_work(
@@ -253,7 +252,7 @@ def test_a_folder_in_the_place_of_an_output_is_said_before_any_work(
 @strace
 @pytest.mark.parametrize("mends", ["compute-popularity", "clean"])
 def test_f12_an_output_that_is_a_link_is_put_back_with_its_content(shop_run: Path, tmp_path: Path, mends: str) -> None:
-    """The manifest's rename is the second one; killed there, the old table counts."""
+    """The second rename is the manifest's; after a kill there, the previous table counts."""
     place, kept = shop_run / "popularity.parquet", tmp_path / "elsewhere.parquet"
     before = place.read_bytes()
     place.rename(kept)
@@ -297,8 +296,8 @@ def test_f16_a_table_that_changes_during_the_run_publishes_nothing(shop_run: Pat
 def test_f16_an_artifact_that_changes_during_the_run_publishes_nothing(
     shop_run: Path, settled: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Found by hashing it again, and where its change time would have told that it is as it was."""
-    monkeypatch.setattr(publishing, "SETTLED", settled)
+    """The stage sees the change with and without a change time from its first hash."""
+    monkeypatch.setattr(atomic_files, "SETTLED", settled)
     before = content(shop_run)
 
     def count() -> None:

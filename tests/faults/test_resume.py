@@ -1,4 +1,4 @@
-"""Trainings that are stopped, killed, damaged or moved: each goes on to the same bytes, or says why not."""
+"""Stopped, killed, damaged or moved trainings: each resumes to the same bytes, or says why it cannot."""
 
 import hashlib
 import multiprocessing
@@ -18,10 +18,13 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from stages import processor, publish
-from stages.checkpoints import FOLDER, NAME, Keeper
 from stages.cli import main
-from stages.errors import LockedError
+from stages.learning import hardware
+from stages.learning.checkpoints import NAME, Keeper
+from stages.learning.fit import Fit
+from stages.run_folder import lock
+from stages.run_folder.layout import CHECKPOINTS_FOLDER
+from stages.terminal.errors import LockedError
 
 from .commands import COMMAND, call
 from .disks import PowerCut
@@ -39,19 +42,19 @@ def ended(run: Path) -> list[str]:
 
 
 def checkpoints(run: Path) -> list[Path]:
-    return sorted(path for path in (run / FOLDER).glob("*") if NAME.fullmatch(path.name))
+    return sorted(path for path in (run / CHECKPOINTS_FOLDER).glob("*") if NAME.fullmatch(path.name))
 
 
 def waited(ready: Callable[[], object], seconds: float = 60.0) -> None:
     until = time.monotonic() + seconds
     while not ready():
-        assert time.monotonic() < until, "it never came"
+        assert time.monotonic() < until, f"not ready after {seconds} s"
         time.sleep(0.002)
 
 
 @pytest.fixture(scope="module")
 def views(prepared_shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shop with views, and passes of eight steps."""
+    """Return the shop with views, and with epochs of eight steps."""
     folder = tmp_path_factory.mktemp("resume") / "shop"
     shutil.copytree(prepared_shop, folder)
     settings = folder / "ssl-recall.toml"
@@ -64,11 +67,11 @@ def views(prepared_shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture(scope="module")
 def expected(views: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The sha256 of what an uninterrupted training writes."""
+    """Return the sha256 of the files of an uninterrupted training."""
     folder = tmp_path_factory.mktemp("whole") / "shop"
     shutil.copytree(views, folder)
     assert subprocess.run([*COMMAND, "train"], cwd=folder, check=False, capture_output=True).returncode == 0
-    assert not (folder / "run" / FOLDER).exists(), "a training that is done needs none"
+    assert not (folder / "run" / CHECKPOINTS_FOLDER).exists(), "a finished training needs none"
     return ended(folder / "run")
 
 
@@ -94,7 +97,7 @@ def _halfway(views: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def halfway(_halfway: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A run folder with two checkpoints of a training that was stopped."""
+    """Return a run folder with two checkpoints of a stopped training."""
     folder = tmp_path / "halfway"
     shutil.copytree(_halfway, folder)
     monkeypatch.chdir(folder)
@@ -161,7 +164,7 @@ def test_f19_f20_a_second_signal_stops_at_once_and_the_last_checkpoint_is_whole(
         assert process.stdout is not None
         assert process.stdout.readline() == "a long step\n"
         process.send_signal(number)
-        time.sleep(0.5)  # two signals that come together are one
+        time.sleep(0.5)  # two signals at once count as one
         process.send_signal(number)
         try:
             said = process.communicate(timeout=20)[1]
@@ -176,7 +179,7 @@ def test_f19_f20_a_second_signal_stops_at_once_and_the_last_checkpoint_is_whole(
 
 
 def _train(said: Path, *flags: str) -> None:
-    """Train in a process of its own; what it says goes to a file."""
+    """Train in the current process; write its stderr to a file."""
     with said.open("w") as file:
         os.dup2(file.fileno(), 2)
     sys.argv = ["ssl-recall", "train", *flags]
@@ -185,7 +188,7 @@ def _train(said: Path, *flags: str) -> None:
 
 @pytest.fixture(scope="module")
 def ready() -> "multiprocessing.context.ForkServerContext":
-    """Starts processes that have imported everything."""
+    """Return a context whose processes start with the libraries imported."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         ["stages.cli", "stages.train", "ssl_recall.validation", "safetensors.torch", "polars"]
@@ -200,9 +203,9 @@ def test_f21_killed_at_any_of_50_moments_it_goes_on_and_ends_with_the_same_bytes
     monkeypatch: pytest.MonkeyPatch,
     ready: "multiprocessing.context.ForkServerContext",
 ) -> None:
-    """The moments lie anywhere between the first checkpoint and the end, in saves, too; one too late does not count."""
+    """The moments lie between the first checkpoint and the end, also inside saves; a kill after it does not count."""
     moments, killed, same = random.Random(1), 0, 0
-    length = 0.0  # of a training after its first checkpoint, which one that is not killed tells
+    length = 0.0  # seconds from the first checkpoint to the end, measured on a training that is not killed
     for number in range(2 * KILLS):
         folder, said = tmp_path / str(number), tmp_path / "said"
         shutil.copytree(views, folder)
@@ -260,7 +263,7 @@ def test_f26_where_all_checkpoints_are_damaged_nothing_begins_anew_by_itself(
     assert len(checkpoints(halfway)) == 2
     assert call("train", "--force").returncode == 0
     assert ended(halfway) == expected
-    assert not (halfway / FOLDER).exists()
+    assert not (halfway / CHECKPOINTS_FOLDER).exists()
 
 
 @pytest.mark.parametrize(
@@ -308,7 +311,7 @@ def test_f25_another_number_of_threads_is_said_and_refused_where_asked_to(halfwa
 
 
 def rewritten(path: Path, told: Callable[[str], str]) -> None:
-    """Change what a checkpoint tells, under a name that is right."""
+    """Change a checkpoint's metadata, and name the file by its new hash."""
     with safe_open(path, "pt") as file:
         text = file.metadata()["training"]
     tensors = load_file(path)
@@ -370,7 +373,7 @@ def test_f23_a_training_that_is_done_is_up_to_date(shop_run: Path, expected: lis
 def test_a_leftover_checkpoint_of_what_is_published_decides_nothing(
     shop_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a training in bf16, beside the model that it led to: the next one is in float32, as it says."""
+    """The leftover is of a published training in bf16; the next training is in float32, as its setting says."""
     kept: list[Path] = []
     save = Keeper.save
 
@@ -382,9 +385,9 @@ def test_a_leftover_checkpoint_of_what_is_published_decides_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(Keeper, "save", keep)
         assert call("train", "--precision", "bfloat16", *EVERY).returncode == 0
-    (shop_run / FOLDER).mkdir()
+    (shop_run / CHECKPOINTS_FOLDER).mkdir()
     for path in kept:
-        shutil.copy(path, shop_run / FOLDER)
+        shutil.copy(path, shop_run / CHECKPOINTS_FOLDER)
     assert call("train").returncode == 0
     other = ended(shop_run)
     shutil.rmtree(shop_run / "model")
@@ -406,10 +409,10 @@ def test_the_precision_that_a_trial_decided_stays_that_of_the_training(
     shop_run: Path, monkeypatch: pytest.MonkeyPatch, takes: bool
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(processor, "takes_bf16", lambda *_: takes)
+        patch.setattr(hardware, "takes_bf16", lambda *_: takes)
         patch.setattr(Keeper, "after_step", stopped_after(5))
         assert call("train", "--precision", "auto").returncode == 130
-    monkeypatch.setattr(processor, "takes_bf16", lambda *_: not takes)
+    monkeypatch.setattr(hardware, "takes_bf16", lambda *_: not takes)
     again = call("train", "--precision", "auto")
     assert "goes on from" in again.said
     assert ("epochs in bf16" in again.said) == takes
@@ -450,7 +453,7 @@ def test_checkpoints_go_while_the_folder_is_still_locked(shop_run: Path, monkeyp
 
     def clear(self: Keeper) -> None:
         try:
-            publish.lock(shop_run).close()
+            lock.acquire(shop_run).close()
         except LockedError:
             locked.append(True)
 
@@ -461,11 +464,11 @@ def test_checkpoints_go_while_the_folder_is_still_locked(shop_run: Path, monkeyp
 
 def test_a_checkpoint_that_a_kill_left_beside_what_it_led_to_is_no_obstacle(halfway: Path, expected: list[str]) -> None:
     kept = halfway.parent / "kept"
-    shutil.copytree(halfway / FOLDER, kept)
+    shutil.copytree(halfway / CHECKPOINTS_FOLDER, kept)
     assert call("train").returncode == 0
-    shutil.copytree(kept, halfway / FOLDER)
+    shutil.copytree(kept, halfway / CHECKPOINTS_FOLDER)
     assert call("train", "--temperature", "0.2").returncode == 0
-    assert not (halfway / FOLDER).exists()
+    assert not (halfway / CHECKPOINTS_FOLDER).exists()
 
 
 def test_a_training_that_was_stopped_is_kept_and_spoken_of_while_another_model_is_up_to_date(shop_run: Path) -> None:
@@ -499,7 +502,7 @@ def test_the_model_without_ssl_has_checkpoints_of_its_own(shop_run: Path) -> Non
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 def test_f20_sigterm_inside_a_save_lets_it_be_whole(shop_run: Path, expected: list[str]) -> None:
-    """The signal comes with the second fsync: the checkpoint's own, while it is a temporary file."""
+    """The signal comes at the second fsync: that of the checkpoint's temporary file."""
     strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync", "-e", "inject=fsync:signal=SIGTERM:when=2"]
     process = subprocess.run([*strace, *COMMAND, "train", *EVERY], capture_output=True, text=True, check=False)
     assert process.returncode == 143, process.stderr
@@ -535,9 +538,9 @@ def test_f02_after_a_power_cut_a_checkpoint_that_was_saved_is_whole(
 
 @pytest.fixture
 def small_disk(shop_run: Path, halfway: Path) -> Iterator[Path]:
-    """A folder of checkpoints that has room for two and a half of them."""
+    """Mount a folder with room for two and a half checkpoints."""
     room = 2.5 * checkpoints(halfway)[-1].stat().st_size
-    folder = shop_run / FOLDER
+    folder = shop_run / CHECKPOINTS_FOLDER
     folder.mkdir()
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={int(room)}", "tmpfs", folder], check=False, capture_output=True
@@ -566,7 +569,7 @@ def test_f04_a_full_disk_names_the_last_good_step_and_with_room_it_goes_on(
 
 
 def test_after_a_damaged_checkpoint_what_is_saved_next_is_kept(halfway: Path, expected: list[str]) -> None:
-    """The damaged one is of a later step; were it left, it would be taken for the newest."""
+    """The damaged one is of a later step; if it stayed, it would count as the newest."""
     older, newest = checkpoints(halfway)
     shutil.copy(older, halfway.parent / "kept")
     flipped(newest, 0.5)
@@ -582,19 +585,19 @@ def test_after_a_damaged_checkpoint_what_is_saved_next_is_kept(halfway: Path, ex
 
 
 def test_a_pipe_or_a_folder_named_like_a_checkpoint_is_not_waited_for(halfway: Path, expected: list[str]) -> None:
-    os.mkfifo(halfway / FOLDER / f"{99:010d}-{'0' * 64}.safetensors")
-    (halfway / FOLDER / f"{98:010d}-{'0' * 64}.safetensors").mkdir()
+    os.mkfifo(halfway / CHECKPOINTS_FOLDER / f"{99:010d}-{'0' * 64}.safetensors")
+    (halfway / CHECKPOINTS_FOLDER / f"{98:010d}-{'0' * 64}.safetensors").mkdir()
     assert call("train").returncode == 0
     assert ended(halfway) == expected
 
 
 def test_clean_leaves_the_checkpoint_of_a_training_whose_model_is_no_longer_whole(halfway: Path) -> None:
     kept = halfway.parent / "kept"
-    shutil.copytree(halfway / FOLDER, kept)
+    shutil.copytree(halfway / CHECKPOINTS_FOLDER, kept)
     assert call("train").returncode == 0
-    shutil.copytree(kept, halfway / FOLDER)
+    shutil.copytree(kept, halfway / CHECKPOINTS_FOLDER)
     (halfway / "model" / "weights.safetensors").unlink()
     assert call("clean").returncode == 0
     assert len(checkpoints(halfway)) == 2
     assert call("train").returncode == 0
-    assert not (halfway / FOLDER).exists()
+    assert not (halfway / CHECKPOINTS_FOLDER).exists()

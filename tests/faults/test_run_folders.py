@@ -1,4 +1,4 @@
-"""Hostile run folders: links, pipes, foreign folders, and manifests that name what is not theirs."""
+"""Hostile run folders: links, pipes, foreign folders, and manifests that name foreign files."""
 
 import errno
 import fcntl
@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from stages import generations, manifest, publish, reader
-from stages.errors import ArtifactError
+from stages.run_folder import layout, lock, manifest, reader
+from stages.terminal.errors import ArtifactError
 
 from .commands import call, content
 
@@ -36,13 +36,13 @@ def publish(run, mark):
 
 
 def published(run: Path, mark: str) -> "subprocess.CompletedProcess[str]":
-    """Publish three files in a process of its own."""
+    """Publish three files in another process."""
     command = [sys.executable, "-c", f"{PUBLISH}\npublish(sys.argv[1], sys.argv[2])", str(run), mark]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def seen(run: Path) -> str:
-    """Give the mark that all three files have for a reader."""
+    """Return the mark that all three files have for a reader."""
     with reader.reading(run, NAMES) as job:
         marks = {job.path(name).read_text().split()[1] for name in NAMES}
     assert len(marks) == 1, f"mixed: {marks}"
@@ -58,7 +58,7 @@ def test_f44_what_stands_aside_is_never_followed_out_of_the_run_folder(tmp_path:
     outside.mkdir()
     (outside / "train.parquet").write_text("precious")
     assert published(run, "old").returncode == 0
-    (run / generations.FOLDER).symlink_to(outside)
+    (run / layout.PREVIOUS).symlink_to(outside)
     assert published(run, "new").returncode == 0
     assert [path.name for path in outside.iterdir()] == ["train.parquet"]
     assert ((outside / "train.parquet").read_text(), seen(run), left(run)) == ("precious", "new", set())
@@ -66,8 +66,8 @@ def test_f44_what_stands_aside_is_never_followed_out_of_the_run_folder(tmp_path:
 
 def test_f44_a_pipe_that_stands_aside_is_not_waited_for(tmp_path: Path) -> None:
     assert published(tmp_path, "old").returncode == 0
-    (tmp_path / generations.FOLDER).mkdir()
-    os.mkfifo(tmp_path / generations.FOLDER / "train.parquet")
+    (tmp_path / layout.PREVIOUS).mkdir()
+    os.mkfifo(tmp_path / layout.PREVIOUS / "train.parquet")
     script = f"{PUBLISH}\npublish(sys.argv[1], 'new')"
     subprocess.run([sys.executable, "-c", script, str(tmp_path)], timeout=30, check=True, capture_output=True)
     assert left(tmp_path) == set()
@@ -94,7 +94,7 @@ def sealed(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """Change a manifest, and seal it again."""
     told = manifest.read(run)
     change(told)
-    (run / manifest.NAME).write_bytes(manifest.sealed(told))
+    (run / layout.MANIFEST).write_bytes(manifest.sealed(told))
 
 
 def test_f44_artifacts_that_were_made_from_each_other_are_followed_once(shop_run: Path) -> None:
@@ -108,7 +108,7 @@ def test_f44_artifacts_that_were_made_from_each_other_are_followed_once(shop_run
 
 
 def test_f44_a_manifest_of_a_hundred_thousand_brackets_is_exit_4(shop_run: Path) -> None:
-    (shop_run / manifest.NAME).write_bytes(b"[" * 100_000)
+    (shop_run / layout.MANIFEST).write_bytes(b"[" * 100_000)
     refused = call("compute-popularity")
     assert refused.returncode == 4
     assert "BAD_MANIFEST" in refused.said
@@ -160,11 +160,11 @@ def test_f17_content_counts_and_neither_time_nor_place(shop_run: Path) -> None:
 
 
 def test_a_file_or_a_pipe_in_the_place_of_what_stands_aside_goes(shop_run: Path) -> None:
-    (shop_run / generations.FOLDER).write_text("no folder")
+    (shop_run / layout.PREVIOUS).write_text("no folder")
     assert call("compute-popularity", "--force").returncode == 0
-    os.mkfifo(shop_run / generations.FOLDER)
+    os.mkfifo(shop_run / layout.PREVIOUS)
     assert call("compute-popularity", "--force").returncode == 0
-    assert not (shop_run / generations.FOLDER).exists()
+    assert not (shop_run / layout.PREVIOUS).exists()
 
 
 def test_where_there_are_no_hard_links_what_stands_aside_is_a_copy(
@@ -185,14 +185,14 @@ def test_where_there_are_no_hard_links_what_stands_aside_is_a_copy(
 def test_killed_while_it_is_undone_a_publication_is_undone_by_the_next_command(
     shop_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The manifest comes back first: what it names counts, wherever it stands."""
+    """The manifest comes back first: the files that it names count, in place or in `.previous/`."""
     before, replace, done = content(shop_run), Path.replace, list[str]()
 
     def fail(*_: object, **__: object) -> None:
         raise OSError(errno.EIO, "a disk that fails")
 
     def once(self: Path, target: Path) -> Path:
-        if generations.FOLDER in self.parts:
+        if layout.PREVIOUS in self.parts:
             if done:
                 raise OSError(errno.EIO, "killed")
             done.append(self.name)
@@ -202,7 +202,7 @@ def test_killed_while_it_is_undone_a_publication_is_undone_by_the_next_command(
         patch.setattr(manifest, "record", lambda *given: (RECORD(*given), fail()))
         patch.setattr(Path, "replace", once)
         assert call("compute-popularity", "--unseen-count", "0.5").returncode == 5
-    assert done == [manifest.NAME]
+    assert done == [layout.MANIFEST]
     assert "up to date" in call("compute-popularity").said
     assert content(shop_run) == before
 
@@ -229,21 +229,21 @@ def test_a_lock_that_is_a_pipe_or_of_no_text_is_no_bug(shop_run: Path, command: 
 
 
 def test_who_only_looks_keeps_nobody_from_the_lock(tmp_path: Path) -> None:
-    publish.lock(tmp_path).close()
-    assert publish.holder(tmp_path) is None
+    lock.acquire(tmp_path).close()
+    assert lock.holder(tmp_path) is None
     stop = threading.Event()
 
     def look() -> None:
         while not stop.is_set():
-            publish.holder(tmp_path)
+            lock.holder(tmp_path)
 
     looking = threading.Thread(target=look)
     looking.start()
     try:
         for _ in range(300):
-            publish.lock(tmp_path).close()
+            lock.acquire(tmp_path).close()
     finally:
         stop.set()
         looking.join()
-    with publish.lock(tmp_path):
-        assert publish.holder(tmp_path) == f"process {os.getpid()} on {socket.gethostname()}"
+    with lock.acquire(tmp_path):
+        assert lock.holder(tmp_path) == f"process {os.getpid()} on {socket.gethostname()}"

@@ -11,7 +11,7 @@ from .commands import call
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder, two deep, with a shop_run's tables in it."""
+    """Return a working folder, two deep, with an item table and a log."""
     folder = tmp_path / "above" / "here"
     folder.mkdir(parents=True)
     monkeypatch.chdir(folder)
@@ -22,7 +22,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Give every file below a folder with its content."""
+    """Return the content of every file below a folder."""
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -111,7 +111,7 @@ def test_f45_a_mistake_on_the_command_line_has_a_rule_and_exit_2(here: Path, arg
 
 
 def test_f45_a_panic_of_the_engine_is_one_line(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A panic is no Exception: of a table it is exit 3, of our own making 70."""
+    """A panic is no Exception: while reading a table it is exit 3, elsewhere 70."""
 
     def panic(*_: object, **__: object) -> None:
         raise PanicException("index out of bounds")

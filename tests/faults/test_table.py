@@ -1,4 +1,4 @@
-"""The table of README.md is whole, and what it names is there."""
+"""The table of README.md names a test for every fault, and all of them exist."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Text as the world writes it: kept byte for byte in the files, and never steering a terminal, a path or a log."""
+"""Odd text stays byte for byte in the files, and never steers a terminal, a path or a log."""
 
 import json
 import os
@@ -9,13 +9,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from stages import console
+from stages.terminal import console
 
 from .commands import call
 
 ODD = [
     "caf\u00e9",
-    "cafe\u0301",  # the same to the eye
+    "cafe\u0301",  # looks the same
     "z\u200bz",
     "\u202egnp.exe",
     "n\0n",
@@ -47,7 +47,7 @@ MINE = "ssl-recall-secret-7f3a"
 
 @pytest.fixture
 def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Forty items with odd ids, odd columns and odd values, in a folder that is the working one."""
+    """Write forty items with odd ids, columns and values to a new working folder."""
     monkeypatch.chdir(tmp_path)
     LOG.write_parquet("log.parquet")
     columns = {name: [IDS[n % 7] for n in range(40)] for name in ODD if name != "n\0n"}
@@ -56,7 +56,7 @@ def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def everything(run: str, *, said: list[str]) -> None:
-    """Run what reads the items, and what shows them."""
+    """Run the commands that read or show the items."""
     for command in (
         ["prepare", *FLAGS],
         ["compute-popularity"],

@@ -1,4 +1,4 @@
-"""Numbers that are none, temperatures that cannot be, and the same item twice in a batch."""
+"""Losses that are not finite, invalid temperatures, and the same item twice in a batch."""
 
 import hashlib
 import re
@@ -12,8 +12,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ssl_recall.kernels.softmax import Pairs
 from ssl_recall.losses import in_batch_softmax, self_supervised
-from ssl_recall.pairs import Pairs, pairs_of_equal
+from ssl_recall.training.excluded_pairs import pairs_of_equal
 
 from .commands import call
 
@@ -29,7 +30,7 @@ def pairs(*cells: tuple[int, int], rows: int) -> Pairs:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_f42_an_item_that_the_query_took_has_probability_exactly_0(dtype: torch.dtype) -> None:
-    """Its vector gets no gradient at all; that of a true negative does."""
+    """Its vector gets no gradient; the vector of a true negative does."""
     vectors = UNIT(torch.randn(3, 8, generator=torch.Generator().manual_seed(1)), dim=1).to(dtype)
     items = vectors.clone().requires_grad_()
     query = vectors[:1].clone().requires_grad_()
@@ -92,7 +93,7 @@ def test_f43_vectors_of_length_0_have_finite_gradients() -> None:
 
 
 def planted(path: Path, change: Callable[[dict[str, Tensor]], None]) -> None:
-    """Change the tensors of a checkpoint, under a name that is right."""
+    """Change the tensors of a checkpoint, and name the file by its new hash."""
     with safe_open(path, "pt") as file:
         told = file.metadata()
     tensors = load_file(path)
@@ -106,10 +107,10 @@ def planted(path: Path, change: Callable[[dict[str, Tensor]], None]) -> None:
 def test_f43_a_loss_that_is_no_number_is_exit_6_with_the_step_and_the_last_checkpoint(
     shop_run: Path, ssl: bool
 ) -> None:
-    """Weights so large that the next step's products are infinite, planted where the training goes on from."""
+    """Plant weights in the checkpoint so large that the next step's products are infinite."""
     import signal
 
-    from stages import checkpoints
+    from stages.learning import checkpoints
 
     kind = [] if ssl else ["--no-ssl"]
     folder = shop_run / ("" if ssl else "no-ssl") / "checkpoints"
@@ -136,6 +137,6 @@ def test_f43_a_loss_that_is_no_number_is_exit_6_with_the_step_and_the_last_check
     assert failed.returncode == 6, failed.said
     assert re.search(r"NON_FINITE: (warm-up|epoch 0), step \d+: ", failed.said)
     assert re.search(r"the last checkpoint is of (the warm-up|epoch 0), step 1\b", failed.said)
-    assert [path.name for path in folder.iterdir()] == before, "nothing that is not finite was saved"
+    assert [path.name for path in folder.iterdir()] == before, "it saved a training that is not finite"
     assert not [*shop_run.glob("**/model/*")]
     assert call("train", *kind, "--force").returncode == 0

@@ -1,7 +1,7 @@
-"""Put the faults of mutants.toml into the code, and see that the tests notice: `make mutants`.
+"""Plant each fault of mutants.toml in the code, and check that the tests fail: `make mutants`.
 
-Each is put into a copy of the tree, one at a time, and the named tests are run on it. One that they do not notice, or
-whose old text is no longer there once, fails the command.
+It plants one fault at a time in a copy of the tree and runs the named tests there. It fails if a fault survives its
+tests, or if the old text of a fault does not occur exactly once.
 """
 
 import os
@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-TREE = ("ssl_recall", "stages", "tests", "data", "pyproject.toml", "README.md")
+TREE = ("ssl_recall", "stages", "tests", "data", "docs", ".ci", "pyproject.toml", "README.md")
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """A fault: `old` in `file` becomes `new`, and `tests`, arguments of pytest, are to fail."""
+    """A fault: `new` replaces `old` in `file`; `tests`, arguments of pytest, must fail."""
 
     what: str
     file: str
@@ -30,7 +30,7 @@ class Mutant:
 
 
 def tested(tests: tuple[str, ...], tree: Path) -> tuple[int, str]:
-    """Run tests on a tree: pytest's exit status, and the end of what it says."""
+    """Run tests on a tree; return the exit code of pytest and the end of its output."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-cov", "-p", "no:cacheprovider", *tests]
     environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
@@ -38,9 +38,9 @@ def tested(tests: tuple[str, ...], tree: Path) -> tuple[int, str]:
 
 
 def survives(mutant: Mutant, tree: Path, sound: dict[tuple[str, ...], tuple[int, str]]) -> str:
-    """Run the tests on the tree with the fault in it; says how it survived, nothing where it did not.
+    """Run the tests with the fault; return how it survived, or an empty text if the tests failed.
 
-    `sound` remembers how tests ended without any fault: one that fails then, too, has noticed nothing.
+    `sound` caches the result of tests without a fault: tests that fail then prove nothing.
     """
     path = tree / mutant.file
     text = path.read_text()
@@ -62,7 +62,7 @@ def survives(mutant: Mutant, tree: Path, sound: dict[tuple[str, ...], tuple[int,
 
 
 def main() -> int:
-    """Try all of them, or those whose description holds the words given."""
+    """Try all faults, or those whose description has all the words of the command line."""
     listed = tomllib.loads(Path(__file__).with_name("mutants.toml").read_text())["mutant"]
     every = [Mutant(**entry | {"tests": tuple(entry["tests"])}) for entry in listed]
     wanted = [mutant for mutant in every if all(word in mutant.what for word in sys.argv[1:])]

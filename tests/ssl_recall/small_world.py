@@ -1,4 +1,4 @@
-"""Ten items, eight queries, and a model of a few weights: what tests of steps and of training begin with."""
+"""Ten items, eight queries and a model of few weights, for tests of steps and of training."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -9,16 +9,19 @@ import torch
 from hypothesis import settings
 from torch import Tensor
 
-from ssl_recall import batches, steps, training
-from ssl_recall import views as view_masks
-from ssl_recall.features import EncodedTable, Kind
-from ssl_recall.steps import Objective, SelfSupervision, TrainingData
+from ssl_recall import towers
+from ssl_recall.data.codes import Kind
+from ssl_recall.data.features import EncodedTable
+from ssl_recall.data.interactions import index_interactions
+from ssl_recall.data.packed_views import PackedViews, pack_mask, pack_views
 from ssl_recall.towers import TwoTower
-from ssl_recall.training import StepLosses
-from ssl_recall.views import Packed
+from ssl_recall.training import loop, sampling
+from ssl_recall.training.loop import StepLosses
+from ssl_recall.training.objective import Objective, SelfSupervision
+from ssl_recall.training.planner import Planner, TrainingData
 
 few = settings(max_examples=12, deadline=None)
-N = 10  # items; the last two are in nobody's log
+N = 10  # items; the last two have no interactions
 VOCABULARIES = {"item_id": 2 + N, "words": 2 + N + 3, "image": 2, "user": 2 + 8}
 KINDS = {"item_id": Kind.ID, "words": Kind.MULTI_VALUED, "image": Kind.DENSE}
 SSL = SelfSupervision(weight=0.3, batch_size=6, temperature=0.2, shared_seed=False)
@@ -28,21 +31,21 @@ BESIDE = replace(PLAIN, ssl=SelfSupervision(0.3, 7, 0.2, shared_seed=False, neig
 
 
 def table_of(kinds: dict[str, Kind], bags: list[list[int]], dense: Tensor | None = None) -> EncodedTable:
-    """A table from its bags, row after row."""
+    """Build a table from its bags, row after row."""
     offsets = torch.tensor([0, *[len(bag) for bag in bags]]).cumsum(0)
     codes = torch.tensor([code for bag in bags for code in bag], dtype=torch.int32)
     vectors = {} if dense is None else {"image": dense}
     return EncodedTable(tuple(kinds), tuple(kinds.values()), tuple(kinds), codes, offsets, vectors)
 
 
-# Item i has the id i + 2, a word of its own, a word shared by every third item, and an image unless i is odd.
+# Item i has the id i + 2, a word that no other item has, a word of every third item, and an image unless i is odd.
 ITEM_BAGS = [bag for i in range(N) for bag in ([i + 2], [i + 2, N + 2 + i % 3], [1 - i % 2])]
 IMAGES = torch.randn(N, 2, generator=torch.Generator().manual_seed(3))
 ITEMS = table_of(KINDS, ITEM_BAGS, IMAGES)
 QUERIES = table_of({"user": Kind.ID}, [[q + 2] for q in range(8)])
 
 
-def views_of(variants: int, seed: int = 0) -> Packed:
+def views_of(variants: int, seed: int = 0) -> PackedViews:
     return stored(masks_of(variants, seed))
 
 
@@ -50,40 +53,40 @@ def masks_of(variants: int, seed: int) -> Tensor:
     return torch.rand(2, variants, len(ITEMS.codes), generator=torch.Generator().manual_seed(seed)) < 0.6
 
 
-def stored(keep: Tensor) -> Packed:
-    """Views of the items as views.parquet holds them, from (2, variants, V) bool."""
+def stored(keep: Tensor) -> PackedViews:
+    """Pack masks (2, variants, V) bool in the format of views.parquet, and load them."""
     _, variants, _ = keep.shape
-    packed = [[view_masks.pack(mask.numpy(), ITEMS.offsets, len(KINDS)) for mask in side] for side in keep]
+    packed = [[pack_mask(mask.numpy(), ITEMS.offsets, len(KINDS)) for mask in side] for side in keep]
     columns = [pl.Series([side[v][n] for n in range(N) for v in range(variants)], dtype=pl.Binary) for side in packed]
     frame = pl.DataFrame({"variant": list(range(variants)) * N, "keep_a": columns[0], "keep_b": columns[1]})
     beside = [None if n == N - 1 else neighbour_of(n, v) for n in range(N) for v in range(variants)]
     frame = frame.with_columns(neighbour_index=pl.Series(beside, dtype=pl.Int32))
-    return view_masks.packed([frame[:7], frame[7:]], ITEMS.offsets, len(KINDS), variants)
+    return pack_views([frame[:7], frame[7:]], ITEMS.offsets, len(KINDS), variants)
 
 
 def neighbour_of(item: int, variant: int) -> int:
-    """The neighbour in those views of every item but the last, which has none."""
+    """Return the neighbour of an item in the views of `stored`; the last item has none there."""
     return (item + 3 + variant) % N
 
 
-def data_of(events: list[tuple[int, int, int]] | None = None, views: Packed | None = None) -> TrainingData:
-    """A log of (query, time, item) events; left out, each of 8 queries takes its own item."""
+def data_of(events: list[tuple[int, int, int]] | None = None, views: PackedViews | None = None) -> TrainingData:
+    """Build the data of a log of (query, time, item) events; by default query q of 8 takes item q."""
     events = [(q, 0, q) for q in range(8)] if events is None else events
     queries, times, items = (torch.tensor([event[i] for event in events], dtype=torch.int64) for i in range(3))
-    log = batches.interactions(queries, items, QUERIES.rows, times)
+    log = index_interactions(queries, items, QUERIES.rows, times)
     counts = torch.bincount(items, minlength=N).double() + 0.5
-    pool = batches.negative_pool(torch.bincount(items, minlength=N), 1.0)
+    pool = sampling.negative_pool(torch.bincount(items, minlength=N), 1.0)
     return TrainingData(ITEMS, QUERIES, log, (counts / counts.sum()).log().float(), pool, views or views_of(3))
 
 
 def model_of(seed: int = 0, history: bool = False) -> TwoTower:
-    return training.two_tower(
+    return towers.two_tower(
         ITEMS, QUERIES, VOCABULARIES, embedding_width=6, hidden=[12], width=8, history=history, seed=seed
     )
 
 
 def steppers_of(model: TwoTower) -> list[torch.optim.Optimizer]:
-    return training.optimisers(model, 0.01, 0.1, 0.0)
+    return loop.make_optimisers(model, 0.01, 0.1, 0.0)
 
 
 def epoch_of(
@@ -95,22 +98,20 @@ def epoch_of(
     seed: int,
     epoch: int,
 ) -> Iterator[StepLosses]:
-    return training.train_epoch(model, steppers, steps.Planner(data, objective, model, seed), epoch)
+    return loop.train_epoch(model, steppers, Planner(data, objective, model, seed), epoch)
 
 
 def step_losses(
     model: TwoTower, data: TrainingData, objective: Objective, rows: list[int], key: tuple[int, int, int] = (0, 0, 0)
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The losses of the step of these rows; `key` is (seed, epoch, step)."""
+    """Return the losses of the step that trains on `rows`; `key` is (seed, epoch, step)."""
     seed, *place = key
-    return training.step_losses(
-        model, steps.Planner(data, objective, model, seed).step(torch.tensor(rows), *place), objective
-    )
+    return loop.step_losses(model, Planner(data, objective, model, seed).step(torch.tensor(rows), *place), objective)
 
 
 @dataclass(frozen=True)
 class Given:
-    """Further negatives that are not drawn."""
+    """Further negatives that are given, not drawn."""
 
     items: list[int]
 
@@ -144,7 +145,7 @@ def gradients(model: TwoTower, loss: Tensor) -> list[Tensor]:
 def slow_softmax(
     a: Tensor, b: Tensor, shift: list[float], no_negative: Callable[[int, int], bool], tau: float
 ) -> float:
-    """The paper's formulas: mean over i of -log of exp(s_ii / tau - shift_i) over the sum of the columns that count."""
+    """The paper's formulas: mean over i of -log of exp(s_ii / tau - shift_i) over its sum over unmasked columns."""
     rows, columns = a.detach().double().tolist(), b.detach().double().tolist()
     total = 0.0
     for i, row in enumerate(rows):

@@ -7,8 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ssl_recall import batches, blockwise, losses
-from ssl_recall.pairs import Pairs, known_pairs, pairs_of_equal
+from ssl_recall import losses
+from ssl_recall.data.interactions import Interactions, index_interactions
+from ssl_recall.kernels import softmax
+from ssl_recall.kernels.softmax import Pairs
+from ssl_recall.training.excluded_pairs import known_pairs, pairs_of_equal
 
 few = settings(max_examples=25, deadline=None)
 seeds = st.integers(0, 2**31)
@@ -21,7 +24,7 @@ def unit_rows(seed: int, rows: int, width: int) -> Tensor:
 
 
 def shares(seed: int, rows: int) -> Tensor:
-    """Log shares over five decades, as a long tail has them."""
+    """Draw log shares over five decades, as in a long tail."""
     return -12 * torch.rand(rows, generator=torch.Generator().manual_seed(seed)) - 0.1
 
 
@@ -34,7 +37,7 @@ def none(rows: int) -> Tensor:
 
 
 def cells(mask: Tensor) -> Pairs:
-    """The True cells of a matrix, as the losses take them."""
+    """Return the True cells of a matrix as Pairs."""
     rows, columns = mask.nonzero(as_tuple=True)
     return Pairs(rows, columns, [0, *mask.sum(1).cumsum(0).tolist()])
 
@@ -44,7 +47,7 @@ def same_rows(ids: Tensor) -> Tensor:
 
 
 def in_batch_softmax(queries: Tensor, items: Tensor, log_p: Tensor, no_negative: Tensor, tau: float) -> Tensor:
-    """The loss of a batch whose candidates are all distinct: row b of the items is the positive of query b."""
+    """Return the loss of a batch of distinct candidates: row b of the items is the positive of query b."""
     own = torch.arange(len(queries))
     return losses.in_batch_softmax(queries, items, own, log_p, torch.ones(len(items)), cells(no_negative), tau)
 
@@ -92,14 +95,14 @@ def central_differences(function: Callable[[Tensor], float], at: Tensor, step: f
 
 
 def test_two_queries_worked_by_hand() -> None:
-    """Cosines are 1 on the diagonal and 0 off it, p = (.8, .2): L_0 = ln(1 + 4 / e), L_1 = ln(1 + 1 / (4 e))."""
+    """Cosines are 1 on the diagonal and 0 off it, p = (0.8, 0.2): L_0 = ln(1 + 4 / e), L_1 = ln(1 + 1 / (4 e))."""
     rows, log_p = torch.eye(2), torch.tensor([0.8, 0.2]).log()
     by_hand = (math.log(1 + 4 / math.e) + math.log(1 + 1 / (4 * math.e))) / 2
     assert in_batch_softmax(rows, rows, log_p, none(2), 1.0).item() == pytest.approx(by_hand, rel=1e-6)
 
 
 def test_without_correction_and_temperature_it_is_a_plain_softmax() -> None:
-    """The note writes the formula without tau: B orthogonal pairs give ln(1 + (B - 1) / e)."""
+    """At tau = 1, B orthogonal pairs give ln(1 + (B - 1) / e)."""
     rows = torch.eye(5)
     found = in_batch_softmax(rows, rows, torch.zeros(5), none(5), 1.0)
     assert found.item() == pytest.approx(math.log(1 + 4 / math.e), rel=1e-6)
@@ -126,7 +129,7 @@ def test_adding_a_constant_to_log_p_changes_nothing(seed: int, constant: float) 
 @given(seeds, st.floats(0.125, 5, width=32))
 @few
 def test_a_more_popular_item_weighs_less_as_a_negative(seed: int, more: float) -> None:
-    """Only query 0's term is looked at: the other rows have no negatives, so they are 0 whatever log p says."""
+    """Only query 0 has negatives; the terms of the other queries are 0, whatever log p."""
     queries, items, log_p = unit_rows(seed, 3, 3), unit_rows(seed + 1, 3, 3), shares(seed, 3)
     masked = torch.ones(3, 3, dtype=torch.bool)
     masked[0] = False
@@ -138,7 +141,7 @@ def test_a_more_popular_item_weighs_less_as_a_negative(seed: int, more: float) -
 
 
 def test_the_controls_with_wrong_log_p_give_other_numbers() -> None:
-    """Plus for minus (TFRS #219, #278), log p divided by tau (Merlin), p clipped at 1e-6 (TFRS)."""
+    """Known bugs: plus for minus (TFRS #219, #278), log p divided by tau (Merlin), p clipped at 1e-6 (TFRS)."""
     queries, items = unit_rows(1, 4, 3), unit_rows(2, 4, 3)
     log_p, tau = torch.tensor([1e-1, 1e-3, 1e-5, 1e-8]).log(), 0.2
     found = in_batch_softmax(queries, items, log_p, none(4), tau).item()
@@ -187,7 +190,7 @@ def test_gradients_match_float64_finite_differences(seed: int) -> None:
 
 
 def column_alone(rows: int, column: int) -> Tensor:
-    """Mask one column in every row but its own, and all of its own row: the column's vector can matter nowhere."""
+    """Mask one column in every row, and all of the row of its query: the column's vector cannot matter."""
     masked = none(rows)
     masked[:, column] = True
     masked[column] = True
@@ -202,16 +205,16 @@ def test_a_masked_column_has_probability_exactly_zero(dtype: torch.dtype, tau: f
     leaf = items.clone().requires_grad_()
     in_batch_softmax(queries, leaf, log_p, masked, tau).backward()
     assert torch.equal(leaf.grad[2], torch.zeros(4, dtype=dtype))
-    assert leaf.grad[[0, 1, 3, 4]].abs().sum(1).min() > 0  # the others are still negatives
+    assert leaf.grad[[0, 1, 3, 4]].abs().sum(1).min() > 0  # the other items remain negatives
     other = items.clone()
-    other[2] = queries[0]  # the hardest negative there is
+    other[2] = queries[0]  # the hardest possible negative
     plain = in_batch_softmax(queries, items, log_p, masked, tau)
     assert torch.equal(in_batch_softmax(queries, other, log_p, masked, tau), plain)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_masked_zero_is_seen_by_the_control_without_a_mask(dtype: torch.dtype) -> None:
-    """The control of the test above: keras-rs's mask adds 1e-40, does nothing, and its test passed (#206)."""
+    """Control for the test above: keras-rs's mask adds 1e-40 and does nothing, yet its test passed (#206)."""
     queries, log_p = unit_rows(3, 5, 4).to(dtype), shares(5, 5)
     leaf = unit_rows(4, 5, 4).to(dtype).requires_grad_()
     in_batch_softmax(queries, leaf, log_p + 1e-40 * column_alone(5, 2)[0], none(5), 1.0).backward()
@@ -313,13 +316,13 @@ def test_both_views_get_the_gradient_of_the_formula(seed: int) -> None:
 
 
 def test_an_item_drawn_twice_is_not_its_own_negative() -> None:
-    """Three distinct items, one of them twice: all identical views, so each row has the negatives of other items."""
+    """Three distinct items, one of them twice, identical views: the negatives of a row are the other items."""
     rows = torch.eye(3)[[0, 1, 0, 2]]
     found = self_supervised(rows, rows, same_rows(torch.tensor([5, 8, 5, 2])), 0.5)
     twice, once = (math.log(1 + n * math.exp(-2)) for n in (2, 3))
     assert found.item() == pytest.approx((2 * twice + 2 * once) / 4, rel=1e-6)
     as_negatives = self_supervised(rows, rows, none(4), 0.5)
-    assert as_negatives.item() > found.item() + 0.1  # the control
+    assert as_negatives.item() > found.item() + 0.1  # control: copies as negatives
 
 
 def test_one_item_drawn_many_times_is_finite_and_teaches_nothing() -> None:
@@ -339,7 +342,7 @@ def test_halving_tau_is_doubling_the_cosines(seed: int, scale: float, tau: float
 
 
 def test_zero_vectors_score_as_chance_and_stay_finite() -> None:
-    """F43: a tower that dies gives ln B, not NaN."""
+    """F43: a tower of zero vectors gives ln B, not NaN."""
     zeros = torch.zeros(8, 4, requires_grad=True)
     for found in (
         in_batch_softmax(zeros, zeros, torch.zeros(8), none(8), 0.05),
@@ -361,7 +364,7 @@ def test_the_joint_loss_is_main_plus_alpha_times_ssl(main: float, ssl: float, al
 
 
 def test_alpha_means_the_same_at_every_batch_size() -> None:
-    """Means, not sums: a batch in duplicate (copies are no negatives) weighs as much as the batch."""
+    """Losses are means: a duplicated batch (copies are no negatives) weighs as much as the batch."""
     view_a, view_b, main = unit_rows(1, 4, 3), unit_rows(2, 4, 3), torch.tensor(2.0)
     expected = losses.joint(main, self_supervised(view_a, view_b, none(4), 0.5), 0.3).item()
     for copies in (2, 5):
@@ -378,14 +381,14 @@ def test_alpha_means_the_same_at_every_batch_size() -> None:
 # --- which columns are no negatives ---
 
 
-def log_of(took: list[list[int]]) -> batches.Interactions:
+def log_of(took: list[list[int]]) -> Interactions:
     queries = torch.tensor([query for query, its in enumerate(took) for _ in its], dtype=torch.int64)
     items = torch.tensor([item for its in took for item in its], dtype=torch.int64)
-    return batches.interactions(queries, items, len(took))
+    return index_interactions(queries, items, len(took))
 
 
 def known(took: list[list[int]], queries: list[int], items: list[int], size: int) -> set[tuple[int, int]]:
-    """The pairs that are known; the scratch column is left as it was, and the bounds are those of the rows."""
+    """Return the known pairs; check that the scratch is restored and that the bounds fit the rows."""
     scratch = torch.full((2 * size,), -1)
     asked, candidates = torch.tensor(queries, dtype=torch.int64), 2 * torch.tensor(items, dtype=torch.int64)
     found = known_pairs(asked, candidates, log_of(took), scratch)
@@ -394,7 +397,7 @@ def known(took: list[list[int]], queries: list[int], items: list[int], size: int
 
 
 def pairs_by_row(found: Pairs) -> list[tuple[int, int]]:
-    """Read a row's pairs through the bounds, as the losses do."""
+    """Read each row's pairs through the bounds, as the losses do."""
     rows = range(len(found.bounds) - 1)
     return [
         (row, column) for row in rows for column in found.columns[found.bounds[row] : found.bounds[row + 1]].tolist()
@@ -407,7 +410,7 @@ def test_known_pairs_worked_by_hand() -> None:
 
 
 def test_an_item_with_its_id_and_without_it_is_known_as_both() -> None:
-    """Query 0 took item 1; the candidates are item 0, item 1, and item 1 without its id."""
+    """Query 0 took item 1; the candidates are item 0, item 1, and item 1 with its id hidden."""
     found = known_pairs(torch.tensor([0]), torch.tensor([0, 2, 3]), log_of([[1]]), torch.full((4,), -1))
     assert pairs_by_row(found) == [(0, 1), (0, 2)]
 
@@ -437,15 +440,15 @@ def test_known_positives_are_no_negatives_from_end_to_end() -> None:
     masked = known_pairs(ids, 2 * ids, took, torch.full((4,), -1))
     queries, items = unit_rows(1, 2, 3).requires_grad_(), unit_rows(2, 2, 3)
     losses.in_batch_softmax(queries, items, ids, torch.zeros(2), torch.ones(2), masked, 0.05).backward()
-    assert not queries.grad[0].any()  # no negatives left, nothing to learn
+    assert not queries.grad[0].any()  # no negatives, so no gradient
     assert queries.grad[1].any()
 
 
-# --- one column for a candidate that stands there several times, a block of rows at a time ---
+# --- one column for a repeated candidate, one block of rows at a time ---
 
 
 def plain_softmax(rows: Tensor, columns: Tensor, log_p: Tensor, no_negative: Tensor, tau: float) -> Tensor:
-    """The formula as torch writes it, in float64: column b is the positive of row b."""
+    """The formula by torch's cross_entropy, in float64: column b is the positive of row b."""
     logits = (rows @ columns.T) / tau - log_p
     own = torch.eye(*logits.shape, dtype=torch.bool)
     logits = logits.masked_fill(no_negative & ~own, -math.inf)
@@ -457,9 +460,9 @@ def plain_softmax(rows: Tensor, columns: Tensor, log_p: Tensor, no_negative: Ten
 def test_distinct_candidates_in_blocks_are_all_candidates_at_once(
     batch: int, extra: int, seed: int, tau: float, block: int
 ) -> None:
-    """Loss and both gradients: B rows against B + U candidates, items repeated, or each distinct item once."""
+    """Loss and both gradients agree: B rows against all B + U candidates, or against each distinct item once."""
     source = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(4, (batch + extra,), generator=source)  # of 4 items, so that most are there several times
+    drawn = torch.randint(4, (batch + extra,), generator=source)  # only 4 items, so most repeat
     took = torch.rand(batch, 4, generator=source) < 0.3
     took[torch.arange(batch), drawn[:batch]] = True
     queries = unit_rows(seed, batch, 5).double().requires_grad_()
@@ -471,7 +474,7 @@ def test_distinct_candidates_in_blocks_are_all_candidates_at_once(
     distinct, column, times = drawn.unique(return_inverse=True, return_counts=True)
     bias = times.double().log() - log_p[distinct]
     masked = cells(took[:, distinct])
-    found = blockwise.softmax_loss(
+    found = softmax.softmax_loss(
         queries, vectors[distinct], column[:batch], bias, -log_p[drawn[:batch]], masked, tau, block
     )
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
@@ -495,14 +498,14 @@ def test_a_temperature_that_is_no_positive_number_is_refused(tau: float) -> None
 
 
 def test_a_non_finite_number_is_an_arithmetic_error() -> None:
-    assert issubclass(losses.NonFiniteError, ArithmeticError)
+    assert issubclass(losses.NonFiniteLossError, ArithmeticError)
 
 
 # --- further negatives ---
 
 
 def test_the_mixture_is_the_share_of_positives_and_of_drawn_negatives() -> None:
-    """By hand: B = 3, U = 1, p = (.5, .5, 0+), u = (0, .5, .5): (1.5, 2, .5) of 4 candidates."""
+    """By hand: B = 3, U = 1, p = (0.5, 0.5, 0+), u = (0, 0.5, 0.5): (1.5, 2, 0.5) of 4 candidates."""
     found = losses.mixture(torch.tensor([0.5, 0.5, 1e-30]).log(), torch.tensor([0.0, 0.5, 0.5]), batch=3, extra=1)
     torch.testing.assert_close(found.exp(), torch.tensor([1.5, 2.0, 0.5]) / 4)
     alone = losses.mixture(torch.tensor([0.25, 0.75]).log(), torch.tensor([0.5, 0.5]), batch=8, extra=0)
@@ -522,7 +525,7 @@ def test_further_negatives_only_lengthen_the_sum_below() -> None:
 
 
 def test_rounded_products_move_loss_and_gradients_by_little_and_padding_by_nothing() -> None:
-    """Of 300 queries and 200 candidates in blocks of 64 rows, the last eight of them there to fill up."""
+    """300 queries and 200 candidates, in blocks of 64 rows; the last eight candidates are padding."""
     rows, columns, taken = 300, 200, torch.rand(300, 200, generator=torch.Generator().manual_seed(9)) < 0.02
     queries, items = unit_rows(1, rows, 64), unit_rows(2, columns, 64)
     own, log_q = torch.arange(rows) % 192, -5 - torch.rand(columns, generator=torch.Generator().manual_seed(3))
@@ -533,8 +536,8 @@ def test_rounded_products_move_loss_and_gradients_by_little_and_padding_by_nothi
     def found(*, bf16: bool, dtype: torch.dtype = torch.float32) -> tuple[float, Tensor, Tensor]:
         leaves = [rows.detach().to(dtype).requires_grad_() for rows in (queries, items)]
         bias = times.log() - log_q
-        with blockwise.rounded(bf16=bf16):
-            loss = blockwise.softmax_loss(*leaves, own, bias, -log_q[own], known, 0.05, 64 * columns)
+        with softmax.rounded(bf16=bf16):
+            loss = softmax.softmax_loss(*leaves, own, bias, -log_q[own], known, 0.05, 64 * columns)
         return loss.item(), *torch.autograd.grad(loss, leaves)
 
     exact, to_queries, to_items = found(bf16=False, dtype=torch.float64)
@@ -548,7 +551,7 @@ def test_rounded_products_move_loss_and_gradients_by_little_and_padding_by_nothi
 
 def test_a_block_has_whole_tiles_where_it_has_several_and_never_more_than_it_may() -> None:
     for columns in (0, 1, 1000, 4096, 2**16, 2**22):
-        rows = blockwise._rows_of_a_block(2**21, columns)
+        rows = softmax._rows_of_a_block(2**21, columns)
         assert rows >= 1
         assert rows == 1 or rows * max(columns, 1) <= 2**21
         assert rows < 64 or rows % 64 == 0

@@ -1,4 +1,4 @@
-"""Mutual information between feature columns."""
+"""Mutual information between features."""
 
 import math
 from collections import Counter
@@ -47,7 +47,7 @@ def mutual_information_matrix(frame: pl.DataFrame, pairs: list[Pair] | None = No
 
 
 def slow_mutual_information(rows: list[tuple[Cell, Cell]]) -> float:
-    """Add up the formula item by item, a missing value as the value 0."""
+    """Sum the formula item by item; a missing value is the value 0."""
     joint: Counter[tuple[object, object]] = Counter()
     for cell_a, cell_b in rows:
         a, b = (cell if isinstance(cell, list) else [cell] for cell in (cell_a, cell_b))
@@ -63,7 +63,7 @@ def slow_mutual_information(rows: list[tuple[Cell, Cell]]) -> float:
 
 
 def test_four_items_by_hand() -> None:
-    # b tells a in the items 3 and 4, and halves item 1's mass: p(1, 5) = 1/8 + 1/4, p(1, 6) = 1/8, p(2, 6) = 1/2
+    # item 1 has two values of b, so each pair has half its mass: p(1, 5) = 1/8 + 1/4, p(1, 6) = 1/8, p(2, 6) = 1/2
     codes = table(a=[1, 1, 2, 2], b=[[5, 6], [5], [6], [6]])
     expected = 3 / 8 * math.log(2) + 1 / 8 * math.log((1 / 8) / (1 / 2 * 5 / 8)) + 1 / 2 * math.log(8 / 5)
 
@@ -106,7 +106,7 @@ def test_b_and_a_say_what_a_and_b_say(rows: list[tuple[Cell, Cell]], seed: int) 
 
 
 def masses(frame: pl.DataFrame, a: str, b: str, buckets: int = 0) -> dict[tuple[int, int], float]:
-    """The mass of every pair of values; none is given twice."""
+    """Return the mass of every pair of values; check that no pair comes twice."""
     found: dict[tuple[int, int], float] = {}
     for part in mutual_information._joint(codes_of(frame[a]), codes_of(frame[b]), buckets):
         for u, v, mass in zip(*(column.tolist() for column in part), strict=True):
@@ -180,7 +180,7 @@ def test_a_feature_says_its_entropy_about_itself_and_about_its_double() -> None:
 
 
 def test_the_corrected_measure_ranks_a_dependent_pair_above_an_independent_one_with_more_values() -> None:
-    """Two independent features of 200 and 50 values over 5,000 items score .986 nats, by chance alone."""
+    """Two independent features of 200 and 50 values over 5,000 items score 0.986 nats by chance alone."""
     rng = np.random.default_rng(0)
     many, some, few = rng.integers(0, 200, 5000), rng.integers(0, 50, 5000), rng.integers(0, 4, 5000)
     follower = np.where(rng.random(5000) < 0.85, few, rng.integers(0, 4, 5000))
@@ -228,7 +228,7 @@ def test_the_matrix_is_the_same_from_pairs_measured_one_by_one_and_again() -> No
 
     assert mutual_information_matrix(codes, [pair_information(codes, a, b) for a, b in names]).equals(whole)
     assert whole.select("feature_a", "feature_b").rows() == list(product("cab", "cab"))
-    # a feature more leaves the numbers of the pairs that were there
+    # one feature more does not change the other pairs
     fewer = mutual_information_matrix(codes.drop("a"))
     assert fewer.equals(whole.filter(pl.col("feature_a") != "a", pl.col("feature_b") != "a"))
 
@@ -250,5 +250,5 @@ def test_more_pairs_of_values_than_32_bits_can_number() -> None:
     second[-1] = fewer
     counts = np.bincount(second)[1:]
     shares = counts[counts > 0] / rows
-    frame = pl.DataFrame({"a": range(rows), "b": second}).cast(pl.Int32)  # a is another for every item
+    frame = pl.DataFrame({"a": range(rows), "b": second}).cast(pl.Int32)  # a differs for every item
     assert pair_information(frame, "a", "b").mi == pytest.approx(-shares @ np.log(shares))

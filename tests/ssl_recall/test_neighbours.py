@@ -8,13 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssl_recall import neighbours, views
-from ssl_recall.features import EncodedTable, Kind, rows_of
+from ssl_recall.data.codes import Kind
+from ssl_recall.data.features import EncodedTable, rows_of
 
 few = settings(max_examples=40, deadline=None)
 
 
 def table_of(kinds: list[Kind], rows: list[list[list[int]]]) -> EncodedTable:
-    """A table from each row's bags of codes."""
+    """Build a table from each row's bags of codes."""
     bags = [bag for row in rows for bag in row]
     names = tuple(f"f{number}" for number in range(len(kinds)))
     offsets = torch.tensor([0, *np.cumsum([len(bag) for bag in bags])], dtype=torch.int64)
@@ -23,12 +24,12 @@ def table_of(kinds: list[Kind], rows: list[list[list[int]]]) -> EncodedTable:
 
 
 def drawn(table: EncodedTable, seed: int = 0) -> list[int]:
-    rng = neighbours.generator(seed, 0, 0)
+    rng = neighbours.neighbour_generator(seed, 0, 0)
     return neighbours.draw(rng, neighbours.sharing(table), table, 0).tolist()
 
 
 def test_a_neighbour_by_hand() -> None:
-    """Items 0 and 1 share a colour, 2 has one of its own and no tag, 3 and 4 share the tag 7 and nothing else."""
+    """Items 0 and 1 share a colour. Item 2 has a unique colour and no tag. Items 3 and 4 share only the tag 7."""
     kinds = [Kind.ID, Kind.CATEGORICAL, Kind.MULTI_VALUED]
     rows = [[[2], [2], [2, 3]], [[3], [2], [4]], [[4], [3], [0]], [[5], [0], [7, 8]], [[6], [1], [7]]]
     assert drawn(table_of(kinds, rows)) == [1, 0, -1, 4, 3]
@@ -103,7 +104,7 @@ def test_a_part_of_the_catalogue_names_the_rows_of_the_whole() -> None:
     rows = [[[2 + n // 2]] for n in range(10)]
     table = table_of([Kind.CATEGORICAL], rows)
     part = rows_of(table, 6, 10)
-    found = neighbours.draw(neighbours.generator(0, 0, 0), neighbours.sharing(table), part, 6)
+    found = neighbours.draw(neighbours.neighbour_generator(0, 0, 0), neighbours.sharing(table), part, 6)
     assert found.tolist() == [7, 6, 9, 8]
 
 
@@ -116,10 +117,10 @@ def test_variants_and_blocks_have_draws_of_their_own() -> None:
     table = table_of([Kind.CATEGORICAL], [[[2]] for _ in range(50)])
     shared = neighbours.sharing(table)
     keys = [(1, 0, 0), (1, 1, 0), (1, 0, 1), (2, 0, 0)]
-    found = [tuple(neighbours.draw(neighbours.generator(*key), shared, table, 0).tolist()) for key in keys]
+    found = [tuple(neighbours.draw(neighbours.neighbour_generator(*key), shared, table, 0).tolist()) for key in keys]
     assert len(set(found)) == len(keys)
-    assert found[0] == tuple(neighbours.draw(neighbours.generator(1, 0, 0), shared, table, 0).tolist())
+    assert found[0] == tuple(neighbours.draw(neighbours.neighbour_generator(1, 0, 0), shared, table, 0).tolist())
 
 
 def test_neighbours_and_views_of_a_variant_and_block_are_drawn_apart() -> None:
-    assert neighbours.generator(1, 2, 3).random() != views.generator(1, 2, 3).random()
+    assert neighbours.neighbour_generator(1, 2, 3).random() != views.view_generator(1, 2, 3).random()

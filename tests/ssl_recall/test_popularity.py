@@ -1,4 +1,4 @@
-"""The share of the log that each item takes."""
+"""Each item's share of the training interactions."""
 
 import math
 
@@ -43,7 +43,7 @@ def test_shares_sum_to_one_are_finite_and_keep_the_ratios_of_counts(taken: list[
 
 
 def test_the_tail_is_not_clipped() -> None:
-    """TFRS and keras-rs stop at p = 1e-6, where an item taken once looks as popular as one taken ten times."""
+    """TFRS and keras-rs clip p at 1e-6: an item taken once then looks as popular as one taken ten times."""
     found = popularity(["head"] * 200_000 + ["ten"] * 10 + ["one"], ["head", "ten", "one", "never"], 1e-6)
     p = dict(found.select("item_id", "p").rows())
 

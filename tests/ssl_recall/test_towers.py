@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ssl_recall.features import Bags, EncodedTable, Kind, bags_of, hide
-from ssl_recall.towers import FeatureEmbeddings, Tower, TwoTower, unit
-from ssl_recall.training import two_tower
+from ssl_recall.data.codes import Kind
+from ssl_recall.data.features import Bags, EncodedTable, bags_of, hide
+from ssl_recall.towers import FeatureEmbeddings, Tower, TwoTower, two_tower, unit
 
 few = settings(max_examples=20, deadline=None)
 VOCABULARIES = {"item_id": 6, "words": 9, "image": 2, "user": 5}
@@ -18,7 +18,7 @@ VOCABULARIES = {"item_id": 6, "words": 9, "image": 2, "user": 5}
 def table_of(
     kinds: dict[str, Kind], bags: list[list[int]], dense: Tensor | None = None, **renamed: str
 ) -> EncodedTable:
-    """A table from its bags, row after row; a feature's vocabulary has its name unless it is renamed."""
+    """Build a table from its bags, row after row; `renamed` gives a feature another vocabulary than its name."""
     offsets = torch.tensor([0, *[len(bag) for bag in bags]]).cumsum(0)
     codes = torch.tensor([code for bag in bags for code in bag], dtype=torch.int32)
     vocabularies = tuple(renamed.get(name, name) for name in kinds)
@@ -45,7 +45,7 @@ def rows_of(table: EncodedTable, *rows: int) -> Bags:
 
 
 def past_of(*bags: list[int]) -> Bags:
-    """Histories as a tower takes them: one bag of item id codes a row."""
+    """Return histories for a tower: one bag of item id codes per row."""
     codes = torch.tensor([code for bag in bags for code in bag])
     return Bags(codes, torch.tensor([len(bag) for bag in bags]), {})
 
@@ -71,7 +71,7 @@ def test_unit_is_division_by_the_norm(rows: list[list[float]]) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_zero_vector_has_no_nan_and_no_exploding_gradient(dtype: torch.dtype) -> None:
-    """F43: `F.normalize` with its own eps, 1e-12, gives 1e12 here."""
+    """F43: `F.normalize` with its default eps, 1e-12, gives 1e12 here."""
     zeros = torch.zeros(2, 3, dtype=dtype, requires_grad=True)
     unit(zeros).sum().backward()
     assert zeros.grad.isfinite().all()
@@ -98,7 +98,7 @@ def test_a_tower_whose_weights_are_all_zero_trains_without_nan() -> None:
 
 
 def slow_pool(weight: list[list[float]], first: dict[str, int], names: list[str], bags: list[list[int]]) -> Tensor:
-    """The mean of the vectors of each bag's codes, in its own vocabulary's part of the table, in float64."""
+    """Average the vectors of each bag's codes, within the rows of its vocabulary, in float64."""
     pooled = []
     for place, bag in enumerate(bags):
         vectors = [weight[first[names[place % len(names)]] + code] for code in bag]
@@ -144,7 +144,7 @@ def test_vectors_have_length_one() -> None:
 
 
 def test_rows_of_the_same_features_have_the_same_vector() -> None:
-    """Items 0 and 3, queries 0 and 2 are twins; what stands beside them in the batch is none of their business."""
+    """Items 0 and 3, and queries 0 and 2, have equal features; the rest of the batch has no influence."""
     model = model_of()
     items, queries = model.item(rows_of(ITEMS, 0, 1, 2, 3)), model.query(rows_of(QUERIES, 0, 1, 2))
     torch.testing.assert_close(items[0], items[3])
@@ -163,7 +163,7 @@ def test_the_order_of_a_bags_values_does_not_matter() -> None:
 @given(st.integers(0, 3), st.integers(0, 2))
 @few
 def test_every_feature_is_seen(row: int, feature: int) -> None:
-    """Changing any one code or the vector of a present image moves the item."""
+    """A change of any one code, or of the vector of a present image, moves the item."""
     model = model_of(seed=row)
     bags = rows_of(ITEMS, row)
     first = int(bags.lengths[:feature].sum())
@@ -182,7 +182,7 @@ def test_a_tower_may_have_any_number_of_layers(hidden: list[int]) -> None:
 
 
 def test_a_vocabulary_named_by_both_towers_is_one_table() -> None:
-    """The words an item has and the words a query likes: moving word 3's vector moves who bears it on both sides."""
+    """Items have words and queries like words: moving word 3's vector moves the items and the queries with word 3."""
     model = model_of()
     items, queries = model.item(rows_of(ITEMS, 0, 1, 2)), model.query(rows_of(QUERIES, 0, 1))
     with torch.no_grad():
@@ -201,12 +201,12 @@ def test_training_one_tower_moves_the_shared_vectors_of_the_other() -> None:
         model.embeddings.weight.sub_(10 * model.embeddings.weight.grad.to_dense())
     after = model.query(rows_of(QUERIES, 0, 1))
     assert not torch.allclose(after[0], before[0])
-    torch.testing.assert_close(after[1], before[1])  # words 6 and 7, user 3: not those of the item
+    torch.testing.assert_close(after[1], before[1])  # words 6 and 7 and user 3 are not features of the item
     assert len(list(model.parameters())) == len({id(weight) for weight in model.parameters()})
 
 
 def test_the_perceptrons_are_not_shared() -> None:
-    """Same features on both sides, yet two towers: the query side of an item-to-item model is its own."""
+    """With the same features on both sides, as in an item-to-item model, the two towers still differ."""
     model = model_of(queries=ITEMS)
     query, item = (tower(rows_of(ITEMS, 0, 1)) for tower in (model.query, model.item))
     assert not torch.allclose(query, item)
@@ -216,7 +216,7 @@ def test_the_perceptrons_are_not_shared() -> None:
 
 
 def test_a_present_dense_vector_moves_the_item() -> None:
-    """The control of the tests below."""
+    """Control for the tests below."""
     model, bags = model_of(), rows_of(ITEMS, 0)
     other = replace(bags, dense={"image": torch.tensor([[-7.0, 3.0]])})
     assert not torch.allclose(model.item(other), model.item(bags))
@@ -224,7 +224,7 @@ def test_a_present_dense_vector_moves_the_item() -> None:
 
 @pytest.mark.parametrize("vector", [[-7.0, 3.0], [1e6, -1e6]])
 def test_a_hidden_dense_feature_does_not_leak_its_vector(vector: list[float]) -> None:
-    """LibRecommender leaves dense features unmasked in both views: a shortcut that SSL takes."""
+    """LibRecommender leaves dense features unmasked in both views: a shortcut for SSL."""
     model = model_of()
     bags = hide(rows_of(ITEMS, 0), torch.tensor([True, True, True, False]))
     other = replace(bags, dense={"image": torch.tensor([vector])})
@@ -235,13 +235,13 @@ def test_a_hidden_dense_feature_does_not_leak_its_vector(vector: list[float]) ->
 
 
 def test_a_missing_dense_feature_does_not_leak_its_vector() -> None:
-    model, bags = model_of(), rows_of(ITEMS, 2)  # its image code is 0
+    model, bags = model_of(), rows_of(ITEMS, 2)  # the image is missing: code 0
     other = replace(bags, dense={"image": torch.tensor([[-7.0, 3.0]])})
     assert torch.equal(model.item(other), model.item(bags))
 
 
 def test_a_hidden_and_a_missing_feature_are_the_same_default() -> None:
-    """Hide all of item 0 but its image's absence: it becomes a row of defaults, in every kind of feature."""
+    """With every value hidden, item 0 equals a row of defaults, in every kind of feature."""
     model = model_of()
     hidden = hide(rows_of(ITEMS, 0), torch.zeros(4, dtype=torch.bool))
     missing = table_of(ITEM_KINDS, [[0], [0], [0]], torch.zeros(1, 2))

@@ -7,8 +7,10 @@ from typing import Any
 import polars as pl
 import pytest
 
-from stages.artifacts import Job
-from stages.prepare import WRITES, prepare
+from stages.prepare import WRITES
+from stages.run_folder.job import Job
+
+from ..jobs import prepare
 
 ITEMS = {
     "item_id": ["a", "b", "c", "d", "e", "f"],

@@ -1,4 +1,4 @@
-"""build-views, from a prepared run folder to views.parquet, and show-views, which says them in words."""
+"""build-views, from a prepared run folder to views.parquet."""
 
 import hashlib
 from collections.abc import Callable
@@ -9,11 +9,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ssl_recall import features, neighbours, views
-from stages import build_views as stage
-from stages.build_views import IdView, Measure, Transform, build_views
-from stages.compute_mi import IdRole, compute_mi
-from stages.errors import ArtifactError, SettingsError
+from ssl_recall import neighbours, views
+from ssl_recall.data.features import encoded_table, rows_of
+from ssl_recall.data.packed_views import NO_NEIGHBOUR, unpack_masks
+from stages.compute_mi import IdRole
+from stages.learning import drawn_views, view_settings
+from stages.learning.view_settings import VARIANTS, IdView, Measure, Transform, ViewSettings, variants_of
+from stages.terminal.errors import ArtifactError, SettingsError
+
+from ..jobs import build_views, compute_mi
 
 N, K = 6, 7
 NAMES = ["item_id", "colour", "shade", "tags", "size", "picture", "licence"]
@@ -21,10 +25,10 @@ Kept = tuple[np.ndarray, np.ndarray]
 
 
 def kept_features(run: Path) -> Kept:
-    """Tell whether each view keeps any value of a feature: two (variants, N, K)."""
+    """Return whether each view keeps any value of a feature: two (variants, N, K)."""
     items, described = (pl.read_parquet(run / f"{name}.parquet") for name in ("items", "features"))
-    table = features.encoded_table(items, described)
-    pair = views.unpack(pl.read_parquet(run / "views.parquet"), table.offsets, K)
+    table = encoded_table(items, described)
+    pair = unpack_masks(pl.read_parquet(run / "views.parquet"), table.offsets, K)
     bags = list(pairwise(table.offsets.tolist()))
     kept_a, kept_b = (
         np.array([[mask[start:end].any() for start, end in bags] for mask in keep.numpy()]).reshape(-1, N, K)
@@ -73,7 +77,7 @@ def test_complementary_views_keep_half_the_features_each(catalogue: Path) -> Non
 
     assert (kept_a ^ kept_b).all()
     assert (kept_a[:, :, 1:].sum(2) == 3).all()
-    assert pl.read_parquet(catalogue / "views.parquet")["seed_feature"].null_count() == stage.VARIANTS * N
+    assert pl.read_parquet(catalogue / "views.parquet")["seed_feature"].null_count() == VARIANTS * N
 
 
 def test_dropout_alone_hides_only_values_of_the_multi_valued_feature(catalogue: Path) -> None:
@@ -144,7 +148,7 @@ def test_more_variants_leave_the_first_ones_as_they_were(catalogue: Path) -> Non
 def test_a_catalogue_of_more_than_a_million_has_fewer_variants_unless_told(
     asked: int | None, items: int, drawn: int
 ) -> None:
-    assert stage.variants_of({"variants": asked}, items) == drawn
+    assert variants_of(ViewSettings(variants=asked), items) == drawn
 
 
 def test_as_many_variants_as_the_catalogue_has_room_for_are_drawn_and_said(
@@ -152,7 +156,7 @@ def test_as_many_variants_as_the_catalogue_has_room_for_are_drawn_and_said(
 ) -> None:
     compute_mi(catalogue)
     for limit, drawn in ((N, 32), (N - 1, 8)):
-        monkeypatch.setattr(stage, "MANY_ITEMS", limit)
+        monkeypatch.setattr(view_settings, "MANY_ITEMS", limit)
         build_views(catalogue, force=True)
         assert pl.read_parquet(catalogue / "views.parquet").height == N * drawn
         assert f", {drawn} pairs of views, " in capsys.readouterr().err
@@ -168,10 +172,12 @@ def test_a_catalogue_with_nothing_but_the_id_has_no_correlated_views(
 ) -> None:
     prepared_again(catalogue, features=pl.read_parquet(catalogue / "features.parquet").head(1))
     compute_mi(catalogue)
-    with pytest.raises(SettingsError, match="NO_FEATURES: --transform correlated needs a feature beside the item id"):
+    with pytest.raises(
+        SettingsError, match="NO_FEATURES: --transform correlated needs a feature other than the item id"
+    ):
         build_views(catalogue, transform=Transform.CORRELATED)
     build_views(catalogue, transform=Transform.COMPLEMENTARY)
-    assert pl.read_parquet(catalogue / "views.parquet").height == stage.VARIANTS * N
+    assert pl.read_parquet(catalogue / "views.parquet").height == VARIANTS * N
 
 
 def test_every_block_of_items_has_draws_of_its_own(catalogue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +188,7 @@ def test_every_block_of_items_has_draws_of_its_own(catalogue: Path, monkeypatch:
     kept = kept_features(catalogue)
     for variant in range(3):
         drawn = [
-            views.random_mask(views.generator(9, variant, block), size, K, 0.5) for block, size in ((0, 4), (1, 2))
+            views.random_mask(views.view_generator(9, variant, block), size, K, 0.5) for block, size in ((0, 4), (1, 2))
         ]
         for side in range(2):
             assert np.array_equal(kept[side][variant], np.concatenate([masks[side] for masks in drawn]))
@@ -217,11 +223,11 @@ def test_every_block_and_variant_has_neighbours_of_its_own(catalogue: Path, monk
     compute_mi(catalogue)
     monkeypatch.setattr(views, "BLOCK", 4)
     build_views(catalogue, variants=3, seed=9)
-    table = features.encoded_table(*(pl.read_parquet(catalogue / f"{name}.parquet") for name in ("items", "features")))
+    table = encoded_table(*(pl.read_parquet(catalogue / f"{name}.parquet") for name in ("items", "features")))
     shared, stored = neighbours.sharing(table), pl.read_parquet(catalogue / "views.parquet")
     for variant in range(3):
         expected = [
-            neighbours.draw(neighbours.generator(9, variant, block), shared, features.rows_of(table, low, high), low)
+            neighbours.draw(neighbours.neighbour_generator(9, variant, block), shared, rows_of(table, low, high), low)
             for block, (low, high) in enumerate([(0, 4), (4, 6)])
         ]
         assert stored.filter(variant=variant)["neighbour_index"].to_list() == np.concatenate(expected).tolist()
@@ -229,5 +235,5 @@ def test_every_block_and_variant_has_neighbours_of_its_own(catalogue: Path, monk
 
 def test_an_item_without_a_neighbour_has_a_null() -> None:
     keep = pl.Series([b"", b""])
-    frame = stage._frame(pl.Series(["a", "b"]), 0, None, keep, keep, np.array([1, neighbours.NONE], np.int32))
+    frame = drawn_views._frame(pl.Series(["a", "b"]), 0, None, keep, keep, np.array([1, NO_NEIGHBOUR], np.int32))
     assert frame["neighbour_index"].to_list() == [1, None]

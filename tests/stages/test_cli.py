@@ -1,4 +1,4 @@
-"""The command line as a script sees it: exit codes, one line on stderr, nothing on stdout that was not asked for."""
+"""The command line as a script sees it: exit codes, one line on stderr, nothing but results on stdout."""
 
 import hashlib
 import json
@@ -15,12 +15,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from stages import cli
-from stages.artifacts import Job
-from stages.compute_popularity import compute_popularity
+from stages import cli, pipeline
+from stages.run_folder.job import Job
+
+from ..jobs import compute_popularity
 
 TOOL = Path(sys.executable).with_name("ssl-recall")
-HEAVY = ("torch", "polars", "pyarrow", "narwhals", "numpy", "safetensors", "ssl_recall")
+HEAVY = ("torch", "polars", "pyarrow", "narwhals", "numpy", "safetensors", "ssl_recall.data.features")
 
 
 def test_a_stage_that_is_done_exits_0_with_a_line_on_stderr_only(catalogue: Path) -> None:
@@ -33,11 +34,11 @@ def test_a_stage_that_is_done_exits_0_with_a_line_on_stderr_only(catalogue: Path
 
 
 def test_help_loads_no_engine() -> None:
-    """What makes the help of every command quick: torch, polars and pyarrow are imported inside the stages."""
+    """The help of every command is quick because torch, polars and pyarrow are imported inside the stages."""
     script = (
         "import sys\n"
-        "from stages import cli\n"
-        "for arguments in ([], *([name] for name in cli.STAGES)):\n"
+        "from stages import cli, pipeline\n"
+        "for arguments in ([], *([one.name] for one in pipeline.COMMANDS)):\n"
         "    try: cli.app([*arguments, '--help'])\n"
         "    except SystemExit as end: assert end.code == 0, end.code\n"
         f"print('LOADED', sorted(set({HEAVY}) & sys.modules.keys()))\n"
@@ -48,10 +49,10 @@ def test_help_loads_no_engine() -> None:
 
 
 def test_help_names_every_command_and_every_default() -> None:
-    from stages import cli
+    from stages import pipeline
 
     listed = call("--help").stdout
-    for name in cli.STAGES:
+    for name in (one.name for one in pipeline.COMMANDS):
         assert f"\n  {name} " in listed
     text = call("compute-popularity", "--help").stdout
     for part in ("Reads train.parquet and items.parquet; writes popularity.parquet", "--unseen-count", "0.01", "--run"):
@@ -195,13 +196,14 @@ def test_a_full_disk_is_exit_5_and_the_earlier_file_stays(catalogue: Path, limit
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
     result = call("compute-popularity", "--run", str(catalogue), "--unseen-count", "0.5", preexec=no_room)
-    refusal(result, 5, lines=2)  # "runs again: .." goes before
+    refusal(result, 5, lines=2)  # the first is "runs again: .."
     assert digests(catalogue) == before
 
 
 FAILURES = """
 import errno, sys
-from stages import cli, errors
+from stages import cli
+from stages.terminal import errors
 
 @cli.app.command("fail")
 def fail(kind: str) -> None:
@@ -268,11 +270,11 @@ def test_ctrl_c_is_exit_130_without_a_traceback() -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=10)
     assert process.returncode == 130
-    assert errors == "ssl-recall: stopped; nothing of this stage was written\n"
+    assert errors == "ssl-recall: stopped; this stage wrote nothing\n"
 
 
 def refusal(result: "subprocess.CompletedProcess[str]", code: int, lines: int = 1) -> str:
-    """The one line of a refusal; nothing on stdout, no traceback."""
+    """Return the last line of a refusal; assert nothing on stdout and no traceback."""
     assert result.returncode == code, result.stderr
     assert result.stdout == ""
     assert "Traceback" not in result.stderr
@@ -283,7 +285,9 @@ def refusal(result: "subprocess.CompletedProcess[str]", code: int, lines: int = 
 def test_the_short_flag_for_help_and_the_version() -> None:
     runner = CliRunner()
     listed = runner.invoke(cli.app, ["-h"]).stdout
-    assert all(f"  {name} " in listed and line in listed for name, line in cli.STAGES.items())
+    assert all(
+        f"  {name} " in listed and line in listed for name, line in ((one.name, one.title) for one in pipeline.COMMANDS)
+    )
     assert "..." not in listed.split("Commands:")[1]
     assert runner.invoke(cli.app, ["train", "-h"]).stdout == runner.invoke(cli.app, ["train", "--help"]).stdout
     assert runner.invoke(cli.app, ["--version"]).stdout == f"ssl-recall {version('ssl-recall')}\n"
@@ -349,7 +353,7 @@ def test_an_argument_in_the_settings_file_is_no_bug(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "ssl-recall.toml").write_text("[show-views]\nitem = 'a'\n")
     result = call("show-views")
-    assert result.returncode == 4, result.stderr  # nothing has been prepared, which is what it goes on to say
+    assert result.returncode == 4, result.stderr  # nothing has been prepared, so it refuses that next
     assert "MISSING: " in result.stderr
 
 

@@ -11,7 +11,9 @@ import pytest
 from sklearn.metrics import mutual_info_score
 
 from ssl_recall import mutual_information
-from stages.compute_mi import IdRole, compute_mi
+from stages.compute_mi import IdRole
+
+from ..jobs import compute_mi
 
 NAMES = ["colour", "shade", "tags", "size", "picture", "licence"]
 
@@ -93,7 +95,7 @@ def test_a_catalogue_with_nothing_but_the_id_has_no_pairs(catalogue: Path, prepa
 
 
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """The pairs that are measured from now on."""
+    """Return a list that collects every pair measured from now on."""
     pairs: list[tuple[str, str]] = []
     plain = mutual_information.pair_information
 

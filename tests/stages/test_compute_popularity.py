@@ -7,8 +7,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from stages.compute_popularity import compute_popularity
-from stages.errors import ArtifactError
+from stages.terminal.errors import ArtifactError
+
+from ..jobs import compute_popularity
 
 
 def test_every_item_of_the_catalogue_gets_its_share(catalogue: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""evaluate: what it writes is what ten lines of numpy find in the artifacts."""
+"""evaluate: its figures are those of ten lines of numpy on the artifacts."""
 
 import json
 from pathlib import Path
@@ -7,10 +7,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from stages import manifest, metrics_table
-from stages.artifacts import Job
-from stages.errors import ArtifactError, InputError
-from stages.evaluate import evaluate
+from stages.run_folder import manifest
+from stages.run_folder.job import Job
+from stages.terminal import metrics_table
+from stages.terminal.errors import ArtifactError, InputError
+
+from ..jobs import evaluate
 
 ITEMS, QUERIES, WIDTH = 40, 12, 4
 SPLITS = ("train", "validation", "test")
@@ -34,7 +36,7 @@ def vectors_of(name: str, rows: int, seed: int) -> pl.DataFrame:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """Twelve queries with ten items each; the items from 34 on are only ever in the test."""
+    """Publish twelve queries with ten items each; items 34 and later are in the test alone."""
     rng, rows = np.random.default_rng(5), []
     for query in range(QUERIES):
         for n, item in enumerate(rng.choice(34, 9, replace=False)):
@@ -79,7 +81,7 @@ def test_recall_is_what_numpy_finds_in_the_artifacts(run: Path) -> None:
         else:
             items = pl.read_parquet(run / f"{folder}item_embeddings.parquet")["embedding"].to_numpy()
             scores = pl.read_parquet(run / f"{folder}query_embeddings.parquet")["embedding"].to_numpy() @ items.T
-        for side in ("train", "validation"):  # what was taken before the test is not recalled again
+        for side in ("train", "validation"):  # lists leave out earlier items
             scores[tables[side]["query_index"], tables[side]["item_index"]] = -np.inf
         q, i = tables["test"]["query_index"].to_numpy(), tables["test"]["item_index"].to_numpy()
         rank = (scores[q] > scores[q, i][:, None]).sum(1)

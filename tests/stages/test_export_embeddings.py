@@ -11,14 +11,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from stages import manifest
-from stages.build_views import build_views
-from stages.compute_mi import compute_mi
-from stages.compute_popularity import compute_popularity
-from stages.errors import ArtifactError, InputError, SettingsError
-from stages.export_embeddings import export_embeddings
-from stages.prepare import prepare
-from stages.train import train
+from stages.run_folder import manifest
+from stages.terminal.errors import ArtifactError, InputError, SettingsError
+
+from ..jobs import build_views, compute_mi, compute_popularity, export_embeddings, prepare, train
 
 WIDTH = 4
 FILES = ("item_embeddings.parquet", "query_embeddings.parquet")
@@ -43,7 +39,7 @@ def catalogue() -> pl.DataFrame:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder in which everything up to export-embeddings is done."""
+    """Return a run folder with all stages up to export-embeddings done."""
     folder = tmp_path_factory.mktemp("trained")
     draw = random.Random(2)
     pairs = sorted({(draw.randrange(20), f"film {draw.randrange(20):02}") for _ in range(200)})
@@ -64,7 +60,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(trained: Path, tmp_path: Path) -> Path:
-    """A copy to work in."""
+    """Return a copy that a test may change."""
     shutil.copytree(trained, tmp_path / "run")
     return tmp_path / "run"
 
@@ -137,7 +133,7 @@ def test_a_csv_file_of_the_catalogue_has_its_vectors_too(run: Path) -> None:
     items = catalogue().with_columns(pl.col("size").fill_nan(None))
     picture = items.select("film", "picture")
     items.drop("picture").write_csv(run / "new.csv")
-    with pytest.raises(InputError, match="no column 'picture'"):  # a text file holds no vector
+    with pytest.raises(InputError, match="no column 'picture'"):  # a CSV file cannot store vectors
         export_embeddings(run, items=run / "new.csv")
     read_back = pl.read_csv(run / "new.csv").join(picture, on="film")
     np.testing.assert_allclose(
@@ -153,7 +149,7 @@ def test_a_new_item_is_where_an_item_without_interactions_and_with_its_features_
     found = new(run, twins)
     exported = dict(pl.read_parquet(run / FILES[0]).iter_rows())
     np.testing.assert_allclose(found["embedding"][0].to_numpy(), exported[unseen], atol=1e-6)
-    assert np.abs(found["embedding"][1].to_numpy() - np.array(exported[seen])).max() > 1e-4  # it has learnt its id
+    assert np.abs(found["embedding"][1].to_numpy() - np.array(exported[seen])).max() > 1e-4  # its id vector was trained
 
 
 def test_a_value_that_training_never_saw_is_unknown_and_counted(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -256,7 +252,7 @@ def test_without_a_model_the_command_that_makes_it_is_named(run: Path) -> None:
 
 
 def test_an_output_without_items_is_refused_not_ignored(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="--output is where the vectors of --items go"):
+    with pytest.raises(SettingsError, match="--output needs --items"):
         export_embeddings(tmp_path / "run", output=tmp_path / "vectors.parquet")
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from stages.errors import InputError
 from stages.prepare import WRITES
+from stages.terminal.errors import InputError
 
 Prepared = Callable[..., dict[str, pl.DataFrame]]
 PARTS = ("train", "validation", "test")
@@ -102,7 +102,7 @@ def test_every_interaction_is_kept_set_aside_merged_or_below_the_least_weight(
     assert len(below) + len(reasons) + (len(good) - len(pairs)) + len(pairs) == len(rows)
     errors = capsys.readouterr().err
     assert f"{len(good) - len(pairs):,} interactions repeat a pair of query and item; the earliest is kept" in errors
-    assert f"{len(below):,} below the least weight" in errors
+    assert f"{len(below):,} below --min-weight" in errors
     assert f"{reasons.count('no time'):,} interactions set aside" in errors
 
 

@@ -1,4 +1,4 @@
-"""train: from the artifacts to a model, and back."""
+"""train: it turns artifacts into a model, which can be loaded again."""
 
 import json
 import re
@@ -11,16 +11,15 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from ssl_recall import training
-from stages import models, reader
-from stages.build_views import build_views
-from stages.compute_mi import compute_mi
-from stages.compute_popularity import compute_popularity
-from stages.errors import InputError, NumberError, SettingsError
-from stages.export_embeddings import _frame, export_embeddings
-from stages.fitting import SeedPer, SelectOn, said
-from stages.prepare import prepare
-from stages.train import train
+from ssl_recall.embedding import embed_queries
+from stages.export_embeddings import _frame
+from stages.learning import model_files, training_inputs
+from stages.learning.fit import recall_line
+from stages.learning.settings import SeedPer, SelectOn
+from stages.run_folder import reader
+from stages.terminal.errors import InputError, NumberError, SettingsError
+
+from ..jobs import build_views, compute_mi, compute_popularity, export_embeddings, prepare, train
 
 SMALL = {
     "epochs": 2,
@@ -36,7 +35,7 @@ SMALL = {
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """Thirty items in five colours; a user takes items of a colour, one a day."""
+    """Prepare a run: 30 items in five colours; a user takes items of one colour, one per day."""
     rng, rows = np.random.default_rng(2), []
     items = pl.DataFrame({"item_id": range(30), "colour": [f"c{n % 5}" for n in range(30)], "size": rng.random(30)})
     for user in range(40):
@@ -70,7 +69,7 @@ def test_the_curve_and_the_best_epoch_are_written(run: Path) -> None:
     assert best["recall_balanced_at_50"][0] == curve["recall_balanced_at_50"].max()
     about = json.loads((run / "model" / "model.json").read_text())
     row = best.drop("best").row(0, named=True)
-    assert str(sorted(about["epoch"].items())) == str(sorted(row.items()))  # text, for nan is not nan
+    assert str(sorted(about["epoch"].items())) == str(sorted(row.items()))  # compared as text, because nan != nan
     assert all(np.isfinite(weight).all() for weight in load_file(run / "model" / "weights.safetensors").values())
 
 
@@ -167,13 +166,13 @@ def test_an_exported_query_knows_what_it_took_up_to_the_test_and_nothing_later(r
     names = ("features", "items", "queries", "train", "validation", "test")
     files = [*(f"{name}.parquet" for name in names), "model/weights.safetensors", "model/model.json"]
     with reader.reading(run, files) as job:
-        items, queries = models.tables(job)
-        model, shape = models.load(job, "", items, queries)
+        items, queries = training_inputs.item_and_query_tables(job)
+        model, shape = model_files.load(job, "", items, queries)
         logs = {name: job.read(f"{name}.parquet") for name in ("train", "validation", "test")}
 
     def vectors(*parts: str) -> np.ndarray:
-        log = models.log_of(pl.concat([logs[part] for part in parts]), queries.rows)
-        return training.embed_queries(model, queries, log, items, shape["history"]).numpy()
+        log = training_inputs.interactions_of(pl.concat([logs[part] for part in parts]), queries.rows)
+        return embed_queries(model, queries, log, items, shape.history).numpy()
 
     np.testing.assert_allclose(exported, vectors("train", "validation"), atol=1e-6)
     assert np.abs(exported - vectors("train")).max() > 1e-3
@@ -184,7 +183,7 @@ def test_an_epoch_without_the_self_supervised_task_has_no_loss_of_it(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train(run, **SMALL | {"epochs": 4, "patience": 4, "ssl_every": 3})
-    assert "every 3 steps and an epoch has 1, so that some have none; try --ssl-every 1" in capsys.readouterr().err
+    assert "is in one of every 3 steps: some epochs lack it; try --ssl-every 1" in capsys.readouterr().err
     curve = pl.read_parquet(run / "training.parquet")
     assert curve["ssl_loss"].is_null().to_list() == [False, True, True, False]
     assert (curve["loss"] - curve["main_loss"] - 3 * 0.1 * curve["ssl_loss"].fill_null(0)).abs().max() < 1e-6
@@ -226,13 +225,13 @@ def test_a_slice_that_is_not_held_out_is_no_part_of_an_epoch_s_line(
 
 def test_an_epoch_s_line_names_what_is_held_out_of_all_the_tail_and_the_cold() -> None:
     row = {"recall_all": 0.5, "recall_head": 0.7, "recall_tail": 0.25, "recall_cold": 0.125, "recall_balanced": 0.475}
-    assert said(row) == "validation recall@50 0.500 all, 0.250 tail, 0.125 cold, 0.475 balanced"
+    assert recall_line(row) == "validation recall@50 0.500 all, 0.250 tail, 0.125 cold, 0.475 balanced"
 
 
 def test_the_log_that_is_trained_on_is_the_table(run: Path) -> None:
     table = pl.read_parquet(run / "train.parquet")
     with reader.reading(run, ("train.parquet",)) as job:
-        log = models.log_from(job, "train.parquet", 40)
+        log = training_inputs.read_interactions(job, "train.parquet", 40)
     assert (log.queries.dtype, log.items.dtype) == (torch.int32, torch.int32)
     assert log.queries.tolist() == table["query_index"].to_list()
     assert log.items.tolist() == table["item_index"].to_list()

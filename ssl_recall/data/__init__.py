@@ -1,0 +1,1 @@
+"""The data that the model reads: codes, vocabularies, encoded tables, interactions, splits, stored views."""

@@ -1,0 +1,1 @@
+"""Exact retrieval over the whole catalogue, its metrics and intervals, and comparisons of models."""

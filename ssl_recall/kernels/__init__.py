@@ -1,0 +1,1 @@
+"""Tensor routines without recommender concepts: softmax, pooling, optimisers, prefetching, ragged arrays."""

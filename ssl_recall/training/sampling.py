@@ -1,0 +1,71 @@
+"""The random draws of a step, as pure functions of (seed, epoch, step): a resume needs only these three numbers."""
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+ID_DROPOUT, SSL, NEGATIVES, FEATURE_DROPOUT = 0, 1, 3, 4  # random streams of a step: the last number of a key
+VALIDATION, WARM_UP = -1, -2  # in place of an epoch: the validation queries, and the warm-up
+
+
+def torch_generator(*key: int) -> torch.Generator:
+    """Return a generator seeded by a tuple of integers; no two tuples share a stream, whatever their lengths."""
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+def epoch_order(rows: int, seed: int, epoch: int) -> Tensor:
+    """Shuffle the row numbers of an epoch: (rows,) int32."""
+    return torch.randperm(rows, generator=torch_generator(seed, epoch), dtype=torch.int32)
+
+
+def ssl_draw(
+    items: int, size: int, variants: int, key: tuple[int, int, int], *, shared_seed: bool
+) -> tuple[Tensor, Tensor]:
+    """Draw M items uniformly from the catalogue, not from the log, and a variant of views for each: (M,), (M,) int64.
+
+    `key` is (seed, epoch, step). With `shared_seed` the batch has one variant, hence one seed feature, as in the paper.
+    """
+    source = torch_generator(*key, SSL)
+    rows = torch.randint(items, (size,), generator=source)
+    drawn = torch.randint(variants, (1 if shared_seed else size,), generator=source)
+    return rows, drawn.expand(size)
+
+
+@dataclass(frozen=True)
+class NegativePool:
+    """The items to draw further negatives from: warm items with probability 1 - cold_share, cold ones with cold_share.
+
+    A cold item, one without training interactions, is never a positive. Drawn as often as a warm item, it is only
+    pushed away and never recalled; never drawn, it crowds the lists.
+    """
+
+    warm: Tensor  # int64 item rows
+    cold: Tensor  # int64 item rows
+    cold_share: float
+
+    def draw(self, size: int, key: tuple[int, int, int]) -> Tensor:
+        """Draw with replacement: (size,) int64; `key` is (seed, epoch, step)."""
+        source = torch_generator(*key, NEGATIVES)
+        from_cold = torch.rand(size, generator=source) < self.cold_share
+        place = torch.rand(size, generator=source, dtype=torch.float64)
+        rows = self.warm[(place * len(self.warm)).long()]
+        if len(self.cold):
+            rows = torch.where(from_cold, self.cold[(place * len(self.cold)).long()], rows)
+        return rows
+
+    def probabilities(self, items: int) -> Tensor:
+        """Return the probability that one draw is item j: (N,) float64."""
+        drawn = torch.zeros(items, dtype=torch.float64)
+        drawn[self.warm] = (1 - self.cold_share) / max(len(self.warm), 1)
+        drawn[self.cold] = self.cold_share / max(len(self.cold), 1)
+        return drawn
+
+
+def negative_pool(counts: Tensor, cold_rate: float) -> NegativePool:
+    """Split a catalogue by its training counts (N,); a cold item is drawn `cold_rate` times as often as a warm one."""
+    warm, cold = (counts > 0).nonzero()[:, 0], (counts == 0).nonzero()[:, 0]
+    weight = cold_rate * len(cold)
+    return NegativePool(warm, cold, weight / (weight + len(warm)))

@@ -1,0 +1,1 @@
+"""Commands that train nothing: init, run, status, clean, show-views."""

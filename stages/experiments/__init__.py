@@ -1,0 +1,1 @@
+"""Commands that train many models: tune and ablate."""

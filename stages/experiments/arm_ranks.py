@@ -1,0 +1,148 @@
+"""The rank of every test pair in its query's list, for one arm and one seed: measured once, stored in a file.
+
+A killed ablation resumes from these files and trains only changed arms again: the name of a file holds a hash of
+everything that its content depends on.
+"""
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stages.learning import hardware, training_inputs
+from stages.learning.fit import Fit, K, recall_line
+from stages.learning.held_out import truth_of
+from stages.run_folder import atomic_files, reader
+from stages.run_folder.layout import ABLATION_FOLDER
+from stages.terminal.errors import NumberError
+
+from . import arms
+
+if TYPE_CHECKING:
+    import polars as pl
+    import torch
+
+    from ssl_recall.evaluation.comparison import Truth
+
+DEPTH = 100  # least depth of the stored ranks: a --k up to it needs no new training
+NAME = re.compile(r"(?P<arm>[a-z0-9-]+)-(?P<seed>\d+)-(?P<key>[0-9a-f]+)\.parquet")
+ABOUT = "ssl-recall"  # the entry of the file's metadata
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One arm and seed of a run folder, with the file of its ranks."""
+
+    run: Path
+    config: Path | None
+    reads: tuple[str, ...]
+    arm: arms.Arm
+    depth: int
+    file: Path
+
+    @property
+    def seed(self) -> int:
+        """Return the seed of first weights, draws and views."""
+        return int(self.arm.train.seed)
+
+
+def cell(job: reader.Reader, reads: Sequence[str], config: Path | None, arm: arms.Arm, seed: int, depth: int) -> Cell:
+    """Return the cell of an arm and a seed; its file name hashes version, settings, inputs and depth."""
+    seeded, depth = arm.seeded(seed), max(depth, DEPTH)
+    key = seeded.key({name: job.inputs[name] for name in reads}, depth)
+    return Cell(
+        job.run, config, tuple(reads), seeded, depth, job.run / ABLATION_FOLDER / f"{arm.name}-{seed}-{key}.parquet"
+    )
+
+
+def measure(cell: Cell) -> str:
+    """Train the arm, rank the whole catalogue for every test query, publish the file, and summarise the recall."""
+    start = time.monotonic()
+    with reader.reading(cell.run, cell.reads, cell.config) as job:
+        place = hardware.device_of(cell.arm.train.device)
+        hardware.use(1, place)
+        fit = arms.trained(job, cell.arm, place)
+        truth = truth_of(job)
+        places = _places(job, fit, truth, cell.depth)
+    seconds, frame = time.monotonic() - start, _frame(truth, places)
+    about = {"best": fit.best, "epochs": len(fit.curve), "seconds": seconds, "ranks": _hash(places)}
+    with atomic_files.replacing(cell.file) as file:
+        told = {"arm": cell.arm.name, **cell.arm.as_json(), **about}
+        frame.write_parquet(file, compression="zstd", metadata={ABOUT: json.dumps(told)})
+    return f"{recall_line(fit.best)}; test {_said(truth, places)}; {seconds:.1f} s"
+
+
+def stored(cell: Cell, pairs: int) -> "torch.Tensor | None":
+    """Read the ranks of a file, (P,) int32 with 0 for null; return None if it is missing or damaged."""
+    import pyarrow.parquet as pq
+    import torch
+
+    try:
+        with cell.file.open("rb") as file:
+            table = pq.ParquetFile(file)  # polars panics on some damaged files
+            about = json.loads(table.metadata.metadata[ABOUT.encode()])
+            places = torch.tensor(table.read(["rank"])["rank"].fill_null(0).to_numpy())
+        whole = len(places) == pairs and about["ranks"] == _hash(places)
+    except Exception:  # whatever the damage, the arm is trained again
+        return None
+    return places if whole else None
+
+
+def sweep(run: Path, cells: Mapping[tuple[str, int], Cell]) -> None:
+    """Delete the rank files of outdated arms; keep those of all `cells`, of unpicked arms and seeds too."""
+    current = {cell.file.name for cell in cells.values()}
+    for path in (run / ABLATION_FOLDER).glob("*.parquet"):
+        if NAME.fullmatch(path.name) and path.name not in current:
+            path.unlink(missing_ok=True)
+
+
+def seeds_of(run: Path) -> set[int]:
+    """Return the seeds that have rank files."""
+    found = (NAME.fullmatch(path.name) for path in (run / ABLATION_FOLDER).glob("*.parquet"))
+    return {int(match["seed"]) for match in found if match}
+
+
+def _places(job: reader.Reader, fit: Fit, truth: "Truth", depth: int) -> "torch.Tensor":
+    """Rank the catalogue for the test queries, with their history before the test: -> (P,) int32, 0 beyond `depth`."""
+    from ssl_recall.embedding import embed_items, embed_queries
+    from ssl_recall.evaluation import metrics, retrieval
+
+    items, queries, history = fit.catalogue, fit.asked, fit.settings.history
+    log = training_inputs.interactions_before_test(job, queries.rows).to(fit.device) if history else None
+    asked = embed_queries(fit.model, queries, log, items, history, truth.queries.to(fit.device))
+    found = embed_items(fit.model, items)
+    if not (asked.isfinite().all() and found.isfinite().all()):
+        raise NumberError("a vector is not finite; lower --learning-rate or raise --temperature", "NON_FINITE")
+    offsets, taken = truth.known
+    lists, _ = retrieval.top_k(asked, found, depth, (offsets.to(fit.device), taken.to(fit.device)))
+    return metrics.ranks(lists.cpu(), truth.pair_rows, truth.pair_items)
+
+
+def _frame(truth: "Truth", places: "torch.Tensor") -> "pl.DataFrame":
+    import polars as pl
+
+    rank = pl.Series(places.numpy(), dtype=pl.Int32)
+    return pl.DataFrame(
+        {
+            "query_index": pl.Series(truth.queries[truth.pair_rows].int().numpy()),
+            "item_index": pl.Series(truth.pair_items.int().numpy()),
+            "rank": rank.set(rank == 0, None),
+        }
+    )
+
+
+def _said(truth: "Truth", places: "torch.Tensor") -> str:
+    """Format the recall of each slice at the list length of the validation."""
+    from ssl_recall.evaluation import metrics
+
+    found = ((places > 0) & (places <= K)).double()
+    members = {part: inside[truth.pair_items] for part, inside in metrics.slices(truth.counts).items()}
+    return ", ".join(f"{found[inside].mean():.3f} {part}" for part, inside in members.items() if inside.any())
+
+
+def _hash(places: "torch.Tensor") -> str:
+    return hashlib.sha256(places.numpy().tobytes()).hexdigest()

@@ -1,0 +1,1 @@
+"""Run folders: layout, lock, manifest, staleness, publication."""

@@ -1,0 +1,1 @@
+"""Settings file, console, errors, signals, worker processes."""

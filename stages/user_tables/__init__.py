@@ -1,0 +1,1 @@
+"""Read, check and encode the user's tables."""
