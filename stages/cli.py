@@ -13,6 +13,7 @@ import typer
 
 from stages.terminal import console, settings_file, signals
 from stages.terminal.errors import StageError
+from stages.user_tables.problems import PROBLEM
 
 from . import options
 from .pipeline import COMMANDS
@@ -86,7 +87,8 @@ def _outcome(error: BaseException) -> tuple[int, str]:
     """Return the exit code and the line of an error."""
     match error:
         case StageError():
-            return error.code, console.printable(str(error))
+            lines = str(error).split(PROBLEM)  # a table with several mistakes has a line for each
+            return error.code, PROBLEM.join(map(console.printable, lines))
         case KeyboardInterrupt():
             return STOPPED, "stopped; this stage wrote nothing"
         case signals.Terminated():

@@ -73,8 +73,8 @@ def compute_mi(folder: StageFolder, settings: InformationSettings) -> None:
 
     Reads items.parquet and features.parquet. Writes mutual_information.parquet: for every ordered pair the plug-in MI,
     its chance level (the MI with the rows of one feature shuffled), the MI above chance, the normalised MI (the share
-    of the possible MI above chance, 0 to 1), both entropies and both numbers of values. Prints the normalised MI as a
-    table. A pair of two unchanged features is not measured again; --force measures all pairs.
+    of the possible MI above chance: 0 is chance, 1 is the most), both entropies and both numbers of values. Prints the
+    normalised MI as a table. A pair of two unchanged features is not measured again; --force measures all pairs.
     """
     need = Need(memory_needs.of_catalogue)
     with folder.job("compute-mi", recorded(settings), reads=READS, writes=WRITES, need=need) as job:

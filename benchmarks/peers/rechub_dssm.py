@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=1024)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rate", type=float, default=0.001, help="Learning rate.")
-    parser.add_argument("--use-temperature", action="store_true", help="Repair it: cosines are divided by .05.")
+    parser.add_argument("--use-temperature", action="store_true", help="Repair it: cosines are divided by 0.05.")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--epochs", type=int, default=12, help="With --save.")
     parser.add_argument("--save", type=Path, help="Train, and write the vectors of every epoch into this folder.")

@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=1024)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--optimiser", default="adagrad", choices=["adagrad", "adam"])
-    parser.add_argument("--rate", type=float, help="Learning rate. [default: .1 of Adagrad, .001 of Adam]")
+    parser.add_argument("--rate", type=float, help="Learning rate. [default: 0.1 of Adagrad, 0.001 of Adam]")
     parser.add_argument("--bf16", action="store_true", help="Layers in bfloat16, weights in float32.")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--epochs", type=int, default=12, help="With --save.")

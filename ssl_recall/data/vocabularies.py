@@ -85,9 +85,11 @@ def clean(values: pl.Series, column: Column) -> pl.Series:
             return texts.set(texts.list.len() == 0, None) if len(texts) else texts
         case Kind.NUMERIC:
             if not (values.dtype.is_numeric() or values.dtype.is_temporal()):
-                other = "multi-valued" if values.dtype.is_nested() else "categorical"
+                other = "multi-valued" if values.dtype.is_nested() else "categorical, or multi-valued with a separator"
                 told = nearly_numbers(values)
-                raise ValueError(f"is of type {values.dtype}, no number; {told or f'call it {other}'}")
+                raise ValueError(
+                    f"is of type {values.dtype}, no number; {told or f'write numbers, or call it {other}'}"
+                )
             plain = values if values.dtype.is_decimal() else values.to_physical()
             return _finite(plain.cast(pl.Float64), column)
         case Kind.DENSE:

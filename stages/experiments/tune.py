@@ -157,7 +157,7 @@ def _need_optuna() -> None:
     try:
         import optuna
     except ImportError:
-        raise SettingsError("tune needs Optuna; run: pip install 'ssl-recall[tune]'", "NO_OPTUNA") from None
+        raise SettingsError("tune needs Optuna; run: pip install 'optuna>=4'", "NO_OPTUNA") from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
 

@@ -5,6 +5,8 @@ from collections.abc import Collection
 
 from stages.terminal.errors import InputError
 
+PROBLEM = "\n  "  # begins the line of a problem, where a table has several
+
 
 class Problems:
     """The problems of one table; raised together, so that one run shows all of them."""
@@ -22,7 +24,7 @@ class Problems:
         if len(self.found) == 1:
             raise InputError(f"{self.table}: {self.found[0][1]}", self.found[0][0])
         if self.found:
-            lines = "".join(f"\n  {rule}: {text}" for rule, text in self.found)
+            lines = "".join(f"{PROBLEM}{rule}: {text}" for rule, text in self.found)
             raise InputError(f"{self.table}: {len(self.found)} problems{lines}", self.found[0][0])
 
 

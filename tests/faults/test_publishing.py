@@ -27,7 +27,7 @@ NAMES = ("train.parquet", "validation.parquet", "test.parquet")
 PUBLISH = """
 import sys
 from pathlib import Path
-from stages.artifacts import Job
+from stages.run_folder.job import Job
 
 def publish(run, generation):
     names = ("train.parquet", "validation.parquet", "test.parquet")

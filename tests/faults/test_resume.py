@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from safetensors import safe_open
@@ -28,9 +27,6 @@ from stages.terminal.errors import LockedError
 
 from .commands import COMMAND, call
 from .disks import PowerCut
-
-if TYPE_CHECKING:
-    from stages.fitting import Fit
 
 KILLS = 50
 EVERY = ["--checkpoint-seconds", "0"]
@@ -138,9 +134,9 @@ def test_f19_the_command_that_goes_on_has_the_flags_that_were_typed(shop_run: Pa
 
 SLOW = """
 import time
-from stages import checkpoints
 from stages.cli import main
-from stages.errors import LockedError
+from stages.learning import checkpoints
+from stages.terminal.errors import LockedError
 
 after_step = checkpoints.Keeper.after_step
 
@@ -191,7 +187,7 @@ def ready() -> "multiprocessing.context.ForkServerContext":
     """Return a context whose processes start with the libraries imported."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["stages.cli", "stages.train", "ssl_recall.validation", "safetensors.torch", "polars"]
+        ["stages.cli", "stages.train", "ssl_recall.evaluation.validation", "safetensors.torch", "polars"]
     )
     return context
 

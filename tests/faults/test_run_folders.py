@@ -25,7 +25,7 @@ NAMES = ("train.parquet", "validation.parquet", "test.parquet")
 PUBLISH = """
 import sys
 from pathlib import Path
-from stages.artifacts import Job
+from stages.run_folder.job import Job
 names = ("train.parquet", "validation.parquet", "test.parquet")
 def publish(run, mark):
     with Job(Path(run), "prepare", {"mark": mark}, writes=names) as job:

@@ -274,7 +274,7 @@ def test_nan_and_infinity_are_missing_where_that_is_declared(values: pl.Series, 
     ("values", "kind", "message"),
     [
         (pl.Series(["a"]), Kind.MULTI_VALUED, "of type String, no list; give a separator"),
-        (pl.Series(["a"]), Kind.NUMERIC, "of type String, no number; call it categorical"),
+        (pl.Series(["a"]), Kind.NUMERIC, "of type String, no number; write numbers, or call it categorical"),
         (
             pl.Series(["1,5", "2", "3"]),
             Kind.NUMERIC,

@@ -268,7 +268,7 @@ def test_a_bad_declaration_is_a_mistake_in_the_settings(refused: Refused, declar
 @pytest.mark.parametrize(
     ("declared", "message"),
     [
-        ("colour=numeric", "column 'colour' is of type String, no number; call it categorical"),
+        ("colour=numeric", "column 'colour' is of type String, no number; write numbers, or call it categorical"),
         ("colour=multi-valued", "column 'colour' is of type String, no list; give a separator, or call it categorical"),
         ("colour=dense", "column 'colour' is of type String, no vector"),
     ],
