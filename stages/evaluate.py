@@ -125,7 +125,9 @@ def _recalled(job: reader.Reader, truth: "Truth", k: int, *, baseline: bool) -> 
     for name, folder in folders.items():
         if folder and not (baseline and all(job.has(file) for file in OPTIONAL)):
             continue
-        items, queries = (_vectors(job.read(f"{folder}{side}_embeddings.parquet")) for side in ("item", "query"))
+        items, queries = (
+            _vectors(job.read(folder + file)) for file in (layout.ITEM_EMBEDDINGS, layout.QUERY_EMBEDDINGS)
+        )
         lists[name], _ = retrieval.top_k(queries[truth.queries], items, k, truth.known)
     return lists
 

@@ -71,9 +71,9 @@ class StageFolder(RunFolder):
         False
     )
 
-    def job(self, stage: str, recorded: Mapping[str, object], **files: Any) -> Job:
-        """Open a stage of this folder; `files` are further keywords of `Job`, such as reads and writes."""
-        return Job(self.run, stage, recorded, config=self.config, force=self.force, **files)
+    def job(self, stage: str, values: Mapping[str, object], **files: Any) -> Job:
+        """Open a stage of this folder with the settings that the manifest records; `files` are keywords of `Job`."""
+        return Job(self.run, stage, values, config=self.config, force=self.force, **files)
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:

@@ -1,1 +1,1 @@
-"""Commands that train nothing: init, run, status, clean, show-views."""
+"""Commands around the stages: init, run, status, clean, show-views."""

@@ -11,8 +11,7 @@ from stages.terminal.errors import InputError, SettingsError
 from . import feature_columns, id_columns, tables
 from .feature_columns import Feature, encode_column
 from .problems import Problems, need_column
-from .settings import TABLE_OF, PrepareSettings
-from .settings import Side as SideName
+from .settings import TABLE_OF, PrepareSettings, SideName
 
 if TYPE_CHECKING:
     import numpy as np

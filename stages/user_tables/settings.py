@@ -18,8 +18,8 @@ _FEATURE_HELP = (
     "buckets, separator, nan=missing. Repeatable; the type of any other column decides its kind."
 )
 
-Side = Literal["query", "item"]
-TABLE_OF: dict[Side, str] = {"query": "queries", "item": "items"}
+SideName = Literal["query", "item"]
+TABLE_OF: dict[SideName, str] = {"query": "queries", "item": "items"}
 
 
 class NullTimestamp(StrEnum):
@@ -155,20 +155,20 @@ class PrepareSettings:
         """Return the limits that the user can set."""
         return limits.Limits(self.max_value_bytes, self.max_list_length, self.max_distinct)
 
-    def id_in_log(self, side: Side) -> str:
+    def id_in_log(self, side: SideName) -> str:
         """Name the column of the interactions that holds a side's ids."""
         return self.query_id if side == "query" else self.item_id
 
-    def id_in_table(self, side: Side) -> str:
+    def id_in_table(self, side: SideName) -> str:
         """Name the column of a side's table that holds its ids: as given, else as in the interactions."""
         own = self.queries_id if side == "query" else self.items_id
         return own or self.id_in_log(side)
 
-    def id_flag(self, side: Side) -> str:
+    def id_flag(self, side: SideName) -> str:
         """Name the flag that sets `id_in_table`."""
         own = self.queries_id if side == "query" else self.items_id
         return f"--{TABLE_OF[side]}-id" if own else f"--{side}-id"
 
-    def features_of(self, side: Side) -> list[str]:
+    def features_of(self, side: SideName) -> list[str]:
         """Return the declared features of a side, NAME=KIND[,OPTION=VALUE..]."""
         return (self.query_features if side == "query" else self.item_features) or []
