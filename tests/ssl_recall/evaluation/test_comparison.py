@@ -1,0 +1,70 @@
+"""Two models, and three arms, on four test pairs of two queries: every figure worked by hand."""
+
+import polars as pl
+import pytest
+import torch
+
+from ssl_recall.evaluation.comparison import Truth, compare_arms, compare_models
+
+# item 0 is the head, items 1 and 2 the warm tail, item 3 is cold; query 0 has two pairs, query 1 has two
+TRUTH = Truth(
+    pair_rows=torch.tensor([0, 0, 1, 1]),
+    pair_items=torch.tensor([0, 3, 0, 1]),
+    queries=torch.tensor([4, 7]),
+    known=(torch.tensor([0, 1, 1]), torch.tensor([2])),
+    counts=torch.tensor([9, 3, 2, 0]),
+)
+OLD = torch.tensor([[0, 1], [0, 2]])
+NEW = torch.tensor([[3, 0], [1, 2]])
+
+
+def figure(frame: pl.DataFrame, **where: object) -> dict[str, float]:
+    (row,) = frame.filter(**where).iter_rows(named=True)
+    return row
+
+
+def test_recall_and_the_difference_of_two_models_by_hand() -> None:
+    frame = compare_models(TRUTH, {"old": OLD, "new": NEW}, [1, 2], 0.25, draws=50, seed=1)
+    for k, part, old, new, n in (
+        (1, "all", 2 / 4, 2 / 4, 4),
+        (2, "all", 2 / 4, 3 / 4, 4),
+        (2, "head", 1.0, 1 / 2, 2),
+        (2, "tail", 0.0, 1.0, 2),
+        (2, "cold", 0.0, 1.0, 1),
+        (2, "warm-tail", 0.0, 1.0, 1),
+    ):
+        rows = [figure(frame, model=model, slice=part, metric="recall", k=k) for model in ("old", "new", "new - old")]
+        assert [row["value"] for row in rows] == pytest.approx([old, new, new - old]), (k, part)
+        assert {row["n"] for row in rows} == {n}
+    assert figure(frame, model="new", slice="all", metric="coverage", k=2)["value"] == 1.0
+    assert figure(frame, model="old", slice="all", metric="mean_popularity", k=2)["value"] == (9 + 3 + 9 + 2) / 4
+
+
+def test_an_interval_holds_its_value_and_a_slice_without_pairs_has_none() -> None:
+    frame = compare_models(TRUTH, {"old": OLD, "new": NEW}, [2], 0.25, draws=200, seed=1)
+    row = figure(frame, model="new - old", slice="all", metric="recall", k=2)
+    assert row["low"] <= row["value"] <= row["high"]
+    no_cold = Truth(TRUTH.pair_rows[:1], TRUTH.pair_items[:1], TRUTH.queries[:1], TRUTH.known, TRUTH.counts)
+    row = figure(compare_models(no_cold, {"old": OLD[:1]}, [2], 0.25, 50, 1), slice="cold", metric="recall")
+    assert (row["value"], row["low"], row["n"]) == (None, None, 0)
+
+
+def test_an_arm_is_compared_with_the_base_of_the_same_seed() -> None:
+    ranks = {
+        "base": [torch.tensor([1, 0, 1, 0]), torch.tensor([1, 0, 1, 0])],
+        "arm": [torch.tensor([2, 1, 0, 1]), torch.tensor([1, 1, 1, 0])],
+    }
+    frame = compare_arms(TRUTH, ranks, "base", [2], 0.25)
+    base, arm = (figure(frame, arm=name, slice="all") for name in ("base", "arm"))
+    assert (base["value"], base["difference"], base["std"], base["seeds"]) == (0.5, None, 0.0, 2)
+    assert (arm["value"], arm["difference"], arm["by_seed"]) == (0.75, 0.25, [0.75, 0.75])
+    assert arm["low"] < 0.25 < arm["high"]
+    assert figure(frame, arm="arm", slice="tail")["difference"] == pytest.approx(0.75)
+    assert figure(frame, arm="arm", slice="head")["difference"] == pytest.approx(-0.25)
+    popular = figure(frame, arm="most-popular", slice="head")
+    assert (popular["value"], popular["seeds"], popular["std"]) == (1.0, 0, None)
+
+
+def test_a_rank_beyond_k_is_no_hit() -> None:
+    frame = compare_arms(TRUTH, {"base": [torch.tensor([1, 2, 3, 0])]}, "base", [1, 2, 3], 0.25)
+    assert [figure(frame, arm="base", slice="all", k=k)["value"] for k in (1, 2, 3)] == [0.25, 0.5, 0.75]
