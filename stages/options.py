@@ -120,8 +120,10 @@ def default_of(one: "dataclasses.Field[Any]") -> Any:
 
 
 def from_values(settings: type[_Settings], values: Mapping[str, Any]) -> _Settings:
-    """Build a dataclass from the values named like its fields; ignore other values."""
-    return settings(**{one.name: values[one.name] for one in fields(settings) if one.name in values})
+    """Build a dataclass from the values named like its fields; ignore other values. An empty list is the default."""
+    given = {one.name: values[one.name] for one in fields(settings) if one.name in values}
+    listed = {one.name for one in fields(settings) if one.default_factory is not dataclasses.MISSING}
+    return settings(**{name: value for name, value in given.items() if value or name not in listed})
 
 
 def values_of(settings: Settings) -> dict[str, Any]:

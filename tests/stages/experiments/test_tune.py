@@ -204,7 +204,7 @@ def test_a_slice_that_is_not_held_out_cannot_be_selected_on(shop: Path) -> None:
 
 def test_without_optuna_the_way_out_is_named(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(SettingsError, match=r"NO_OPTUNA: tune needs Optuna; run: pip install 'ssl-recall\[tune\]'"):
+    with pytest.raises(SettingsError, match=r"NO_OPTUNA: tune needs Optuna; run: pip install 'optuna>=4'"):
         tune()
 
 

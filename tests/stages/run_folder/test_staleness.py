@@ -23,7 +23,7 @@ from stages.experiments.tune import TuneSettings
 from stages.export_embeddings import ExportSettings
 from stages.learning.settings import TrainSettings
 from stages.learning.view_settings import ViewSettings
-from stages.options import recorded
+from stages.options import from_values, recorded
 from stages.run_folder import dry_run, manifest, source_files
 from stages.run_folder.job import Job
 from stages.user_tables.settings import PrepareSettings
@@ -178,6 +178,14 @@ def test_where_and_how_a_stage_was_called_is_no_setting(run: Path, name: str) ->
 )
 def test_a_setting_that_changes_no_output_is_not_recorded(of: Any, names: set[str]) -> None:
     assert of.__dataclass_fields__.keys() - recorded(of()).keys() == names
+
+
+@pytest.mark.parametrize(
+    ("of", "name", "default"), [(TrainSettings, "hidden", [256]), (EvaluateSettings, "k", [10, 50, 100])]
+)
+def test_an_empty_list_of_the_settings_file_is_the_default(of: Any, name: str, default: list[int]) -> None:
+    assert getattr(from_values(of, {name: []}), name) == default
+    assert getattr(from_values(of, {name: [7]}), name) == [7]
 
 
 def test_the_recorded_settings_are_those_of_version_0_2_0(shop: Path) -> None:
