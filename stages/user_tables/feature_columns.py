@@ -42,7 +42,8 @@ def encode_column(
     from ssl_recall.data.vocabularies import encode, vocabulary
 
     if text := table.too_large(column.name):
-        problems.add("LIMIT", f"column {column.name!r} {text}, or exclude it")
+        way_out = ", or exclude it" if words is None else ""  # new items need every feature of the training
+        problems.add("LIMIT", f"column {column.name!r} {text}{way_out}")
         return None
     values = cleaned(table.column(column.name), column, problems, warn=warn)  # its problems name the user's rows
     if values is None:
