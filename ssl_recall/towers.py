@@ -41,7 +41,6 @@ class Tower(nn.Module):
     """Maps the features of one side to unit vectors; both sides may share the embeddings."""
 
     starts: Tensor
-    past_start: Tensor
 
     def __init__(
         self,
@@ -49,48 +48,49 @@ class Tower(nn.Module):
         table: EncodedTable,
         hidden: Sequence[int],
         width: int,
-        history: str | None = None,
+        history: int = 0,
     ) -> None:
-        """Build the layers; `history` names the vocabulary of a query's history, one more bag after the features."""
+        """Build the layers; `history` counts the features of the items in a query's history, 0 for no history."""
         super().__init__()
         self.embeddings = embeddings
         starts = torch.tensor([embeddings.starts[name] for name in table.vocabularies])
         self.register_buffer("starts", starts, persistent=False)
-        self.past = history is not None
-        past = torch.tensor([embeddings.starts[history]] if history else [], dtype=torch.int64)
-        self.register_buffer("past_start", past, persistent=False)
+        self.history = history
         self.dense_at = {
             name: at for at, (name, kind) in enumerate(zip(table.names, table.kinds, strict=True)) if kind is Kind.DENSE
         }
         self.project = nn.ModuleList(
             nn.Linear(table.dense[name].shape[1], embeddings.width, bias=False) for name in self.dense_at
         )
-        sizes = [(len(table.names) + self.past) * embeddings.width, *hidden]
+        sizes = [(len(table.names) + history) * embeddings.width, *hidden]
         layers: list[nn.Module] = []
         for size_in, size_out in itertools.pairwise(sizes):
             layers += [nn.Linear(size_in, size_out), nn.ReLU()]
         self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], width))
         self.skip = nn.Linear(sizes[0], width, bias=False)  # rare values learn faster through a linear path
 
-    def forward(self, bags: Bags, past: Bags | None = None) -> Tensor:
-        """Embed B rows; `past` has the history of each, B bags of item ids: -> (B, D) unit rows."""
-        assert (past is not None) == self.past, "`past` must be given if and only if the tower has a history"
-        history = None if past is None else self.embeddings(past, self.past_start)
+    def forward(self, bags: Bags, history: Tensor | None = None) -> Tensor:
+        """Embed B rows; `history` (B, K', E) averages the features of the items each took: -> (B, D) unit rows."""
         return self.vectors(self.embeddings(bags, self.starts), bags, history)
 
-    def vectors(self, pooled: Tensor, bags: Bags, past: Tensor | None = None) -> Tensor:
-        """Map pooled features (B, K, E), and a pooled history (B, 1, E), to unit rows (B, D)."""
-        if self.dense_at:
-            pooled = self._add_dense(pooled, bags)
-        if past is not None:
-            pooled = torch.cat([pooled, past], 1)
+    def vectors(self, pooled: Tensor, bags: Bags, history: Tensor | None = None) -> Tensor:
+        """Map pooled features (B, K, E), and the average features of a history (B, K', E), to unit rows (B, D)."""
+        assert (history is not None) == (self.history > 0), "a tower with a history, and no other, needs one"
+        pooled = self.features(pooled, bags)
+        if history is not None:
+            pooled = torch.cat([pooled, history], 1)
         features = pooled.flatten(1)
         if torch.is_autocast_enabled(features.device.type):  # cast once, not once per path
             features = features.to(torch.get_autocast_dtype(features.device.type))
         return unit((self.layers(features) + self.skip(features)).float())
 
-    def _add_dense(self, pooled: Tensor, bags: Bags) -> Tensor:
-        """Add the projected vector where a dense feature is present and not hidden; elsewhere its default remains."""
+    def features(self, pooled: Tensor, bags: Bags) -> Tensor:
+        """Add the projected vector where a dense feature is present and not hidden; elsewhere its default remains.
+
+        (B, K, E) -> (B, K, E).
+        """
+        if not self.dense_at:
+            return pooled
         code = bags.codes[bags.starts].view(-1, len(self.starts))
         parts = list(pooled.unbind(1))
         for (name, at), project in zip(self.dense_at.items(), self.project, strict=True):
@@ -128,6 +128,5 @@ def two_tower(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         embeddings = FeatureEmbeddings(vocabularies, embedding_width)
-        past = items.vocabularies[items.kinds.index(Kind.ID)] if history else None
-        query = Tower(embeddings, queries, hidden, width, past)
+        query = Tower(embeddings, queries, hidden, width, len(items.names) if history else 0)
         return TwoTower(embeddings, query, Tower(embeddings, items, hidden, width))

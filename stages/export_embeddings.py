@@ -119,15 +119,19 @@ def _item_vectors(job: reader.Reader, model: "TwoTower") -> "Iterator[pl.DataFra
 
 def _query_vectors(job: reader.Reader, model: "TwoTower", history: int) -> "pl.DataFrame":
     """Embed every query, with its history before the test period."""
+    import torch
+
+    from ssl_recall.data.histories import so_far
     from ssl_recall.embedding import embed_queries
 
     place, described = model.embeddings.weight.device, job.read(layout.FEATURES)
     queries = training_inputs.encoded_side(job, layout.QUERIES, described.filter(side="query")).to(place)
-    items = log = None
+    items = histories = None
     if history:
         items = training_inputs.encoded_side(job, layout.ITEMS, described.filter(side="item")).to(place)
         log = training_inputs.interactions_before_test(job, queries.rows).to(place)
-    vectors = embed_queries(model, queries, log, items, history)
+        histories = so_far(log, torch.arange(queries.rows, device=place), history)
+    vectors = embed_queries(model, queries, None, histories, items)
     return _frame(job.read(layout.QUERIES, ["query_id"]), vectors)
 
 

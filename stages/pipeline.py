@@ -7,7 +7,6 @@ from pathlib import Path
 
 import typer
 
-from stages.learning.settings import TrainSettings
 from stages.run_folder import manifest
 from stages.terminal import settings_file
 from stages.terminal.errors import ArtifactError, SettingsError
@@ -69,7 +68,7 @@ def steps_of(
     steps = [(name, flags) for name, *flags in PIPELINE if baseline or "--no-ssl" not in flags]
     contexts = [commands[name].make_context(name, [*shared, *flags], parent=ctx.parent) for name, flags in steps]
     params = {name: context.params for (name, _), context in zip(steps, contexts, strict=True)}
-    _agree(from_values(PrepareSettings, params["prepare"]), from_values(TrainSettings, params["train"]))
+    _agree(from_values(PrepareSettings, params["prepare"]))
     return [partial(_invoke, context) for context in contexts]
 
 
@@ -91,10 +90,8 @@ def optional_steps(ctx: typer.Context, folder: Path, config: Path | None) -> dic
     return steps
 
 
-def _agree(prepare: PrepareSettings, train: TrainSettings) -> None:
+def _agree(prepare: PrepareSettings) -> None:
     """Refuse settings now that a later stage would refuse after the work of the earlier ones."""
-    if train.history and prepare.timestamp is None:
-        raise SettingsError("[train] history needs an order in time: set timestamp under [prepare]", "NO_TIME")
     shares = {"validation_share": prepare.validation_share, "test_share": prepare.test_share}
     for name, use in (("validation_share", "to pick the best epoch"), ("test_share", "to measure recall")):
         if not shares[name]:

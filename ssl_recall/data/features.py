@@ -167,7 +167,7 @@ def hide_ids(bags: Bags, table: EncodedTable, rows: Tensor) -> Bags:
 
 def nothing_known(table: EncodedTable, rows: int) -> Bags:
     """Return `rows` rows for a table, every feature missing."""
-    codes = torch.full((rows * len(table.names),), DEFAULT, dtype=torch.int64)
+    codes = torch.full((rows * len(table.names),), DEFAULT, dtype=torch.int64, device=table.codes.device)
     dense = {name: vectors.new_zeros(rows, vectors.shape[1]) for name, vectors in table.dense.items()}
     return Bags(codes, torch.ones_like(codes), dense)
 

@@ -1,4 +1,4 @@
-"""Interactions indexed by query, and the history of a query before an interaction."""
+"""Interactions indexed by query."""
 
 from dataclasses import dataclass
 
@@ -6,9 +6,6 @@ import torch
 from torch import Tensor
 
 from ssl_recall.kernels.tensors import with_each
-
-from .codes import DEFAULT
-from .features import Bags, EncodedTable
 
 
 @dataclass(frozen=True)
@@ -27,11 +24,6 @@ class Interactions:
         """Move every tensor to a device."""
         return with_each(self, lambda tensor: tensor.to(device))
 
-    def past(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return where the history of each interaction begins and ends: (B,), (B,); it is empty without times."""
-        starts = self.offsets.index_select(0, self.queries.index_select(0, rows))
-        return starts, starts if self.until is None else self.until.index_select(0, rows)
-
 
 def index_interactions(
     queries: Tensor,  # (R,) integers, sorted
@@ -39,7 +31,7 @@ def index_interactions(
     query_count: int,
     times: Tensor | None = None,  # (R,) int64, sorted within a query; None if the log has no times
 ) -> Interactions:
-    """Index a log by query. Without times every history is empty. Raises ValueError if unsorted."""
+    """Index a log by query. Raises ValueError if unsorted."""
     if len(queries) > 1 and bool((queries[1:] < queries[:-1]).any()):
         raise ValueError("interactions must be sorted by query")
     offsets = torch.zeros(query_count + 1, dtype=torch.int64)
@@ -53,22 +45,3 @@ def index_interactions(
         positions = torch.arange(len(queries))
         until = torch.cummax(torch.where(starts, positions, 0), 0).values
     return Interactions(queries.to(torch.int32), items.to(torch.int32), offsets, until)
-
-
-def history_bags(
-    items: Tensor,  # (R,) items of the log
-    starts: Tensor,  # (B,) int64, where each query's interactions begin
-    until: Tensor,  # (B,) int64, where its history ends
-    size: int,  # at most the last `size` items
-    item_table: EncodedTable,  # has the id codes of the items
-) -> Bags:
-    """Return one bag per row: the id codes of the last items before `until`, newest first; if none, a default code."""
-    lengths = torch.clamp(until - starts, max=size)
-    back = torch.arange(size, device=items.device)
-    inside = back < lengths[:, None]
-    at = (until[:, None] - 1 - back).clamp(min=0)
-    codes = item_table.codes[item_table.offsets[items[at].long() * len(item_table.names)]].long()
-    empty = lengths == 0
-    codes[empty, 0] = DEFAULT
-    inside[empty, 0] = True
-    return Bags(codes[inside], lengths.clamp(min=1), {})

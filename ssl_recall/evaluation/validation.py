@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ssl_recall.data.features import EncodedTable
+from ssl_recall.data.histories import so_far
 from ssl_recall.data.interactions import Interactions
 from ssl_recall.embedding import embed_items, embed_queries
 from ssl_recall.kernels.ragged import concatenated_ranges
@@ -50,11 +51,13 @@ def recall(
     queries: EncodedTable,
     log: Interactions,
     held_out: HeldOut,
-    history: int,
+    history: int,  # most items of a history
     k: int,
 ) -> dict[str, float]:
     """Embed the whole catalogue and the held-out queries, and return `recall_of` for their vectors."""
-    vectors = embed_queries(model, queries, log, items, history, held_out.queries.unique())
+    rows = held_out.queries.unique()
+    histories = so_far(log, rows, history) if history else None
+    vectors = embed_queries(model, queries, rows, histories, items)
     return recall_of(vectors, embed_items(model, items), log, held_out, k)
 
 

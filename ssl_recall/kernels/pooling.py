@@ -54,6 +54,11 @@ def pool(table: Tensor, how: Pooling) -> Tensor:
     return _Pool.apply(table, *vars(how).values())  # type: ignore[no-untyped-call,no-any-return]
 
 
+def pool_all(rows: Tensor, how: Pooling) -> Tensor:
+    """Average the rows of each bag: (L, E) -> (G, E). The gradient is dense: each of the L rows is in a bag."""
+    return _PoolAll.apply(rows, *vars(how).values())  # type: ignore[no-untyped-call,no-any-return]
+
+
 class _Pool(torch.autograd.Function):
     """Mean pooling with its gradient, a pooling too: each row sums the gradients of the bags that contain it."""
 
@@ -66,9 +71,26 @@ class _Pool(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):  # type: ignore[no-untyped-def]
-        shares, touched, bags, bounds, pieces = ctx.saved_tensors
-        values = F.embedding_bag(bags, gradient * shares[:, None], bounds, mode="sum")
-        if pieces is not None:
-            values = F.embedding_bag(torch.arange(len(values), device=values.device), values, pieces, mode="sum")
+        touched, values = _touched(ctx, gradient)  # type: ignore[no-untyped-call]
         sparse = torch.sparse_coo_tensor(touched[None], values, ctx.shape, is_coalesced=True, check_invariants=False)
         return sparse, None, None, None, None, None, None, None
+
+
+class _PoolAll(_Pool):
+    """Mean pooling of rows that are all in a bag."""
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):  # type: ignore[no-untyped-def]
+        touched, values = _touched(ctx, gradient)  # type: ignore[no-untyped-call]
+        assert len(touched) == ctx.shape[0], "each row is in a bag"
+        return values, None, None, None, None, None, None, None
+
+
+def _touched(ctx, gradient):  # type: ignore[no-untyped-def]
+    """Return the rows that are in a bag, and their gradients: each sums those of its bags."""
+    shares, touched, bags, bounds, pieces = ctx.saved_tensors
+    values = F.embedding_bag(bags, gradient * shares[:, None], bounds, mode="sum")
+    if pieces is not None:
+        values = F.embedding_bag(torch.arange(len(values), device=values.device), values, pieces, mode="sum")
+    return touched, values

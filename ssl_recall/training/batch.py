@@ -21,9 +21,10 @@ class Batch:
     """
 
     queries: Bags  # B rows; then the H items, if the query tower embeds them
-    past: Bags | None  # B rows, each query's history; then the H items, each as a history of one
     items: Bags  # C candidates, M of view a, M of view b; the H items, if the item tower embeds them; H neighbours
-    pooling: Pooling  # of the bags of queries, past and items, in this order
+    past: Bags | None  # L distinct items of the histories; the first is an item of which nothing is known
+    histories: Pooling | None  # of the L items: B histories; the H items, each as a history of one; the first of L
+    pooling: Pooling  # of the bags of queries, items and past, in this order
     own: Tensor  # (B,) int64, the candidate that is each query's positive
     log_q: Tensor  # (C,) float32, log share among the candidates of a step
     times: Tensor  # (C,) float32, number of the B + U draws that are this candidate

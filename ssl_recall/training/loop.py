@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ssl_recall import losses
 from ssl_recall.kernels.optimisers import RowwiseAdagrad, RunningAverage
-from ssl_recall.kernels.pooling import pool
+from ssl_recall.kernels.pooling import pool, pool_all
 from ssl_recall.kernels.prefetch import prefetch_calls
 from ssl_recall.kernels.softmax import rounded
 from ssl_recall.towers import TwoTower
@@ -155,11 +155,11 @@ def step_losses(model: TwoTower, step: Batch, objective: Objective) -> tuple[Ten
     """
     width, batch = model.embeddings.width, len(step.own)
     pooled = pool(model.embeddings.weight, step.pooling)
-    parts = [len(bags.lengths) if bags is not None else 0 for bags in (step.queries, step.past, step.items)]
-    of_queries, of_past, of_items = pooled.split(parts)  # split's gradient is one copy; a slice's is zeros and a sum
-    past = of_past.view(-1, 1, width) if step.past is not None else None
+    parts = [len(bags.lengths) if bags is not None else 0 for bags in (step.queries, step.items, step.past)]
+    of_queries, of_items, of_past = pooled.split(parts)  # split's gradient is one copy; a slice's is zeros and a sum
     with torch.autocast(pooled.device.type, torch.bfloat16, enabled=objective.bf16):
-        asked = model.query.vectors(of_queries.view(-1, len(model.query.starts), width), step.queries, past)
+        history = _history(model, of_past, step)
+        asked = model.query.vectors(of_queries.view(-1, len(model.query.starts), width), step.queries, history)
         found = model.item.vectors(of_items.view(-1, len(model.item.starts), width), step.items)
     queries, asking = asked.split([batch, len(asked) - batch])
     candidates, rest = found.split([len(step.times), len(found) - len(step.times)])
@@ -182,3 +182,11 @@ def step_losses(model: TwoTower, step: Batch, objective: Objective) -> tuple[Ten
             beside = losses.self_supervised(whole, neighbours, step.alike, objective.ssl.temperature)
             ssl = ssl + objective.ssl.neighbour_weight * beside
     return main, ssl, losses.joint(main, ssl, objective.ssl.weight * objective.ssl.every) if batch else ssl
+
+
+def _history(model: TwoTower, pooled: Tensor, step: Batch) -> Tensor | None:
+    """Average the features of the items of each history: (L * K, E) -> (B, K, E); None without histories."""
+    if step.past is None or step.histories is None:
+        return None
+    features = model.item.features(pooled.view(-1, len(model.item.starts), model.embeddings.width), step.past)
+    return pool_all(features.flatten(1).float(), step.histories)[:-1].view(-1, *features.shape[1:])

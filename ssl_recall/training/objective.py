@@ -24,7 +24,9 @@ class Objective:
     temperature: float
     further_negatives: int  # U, in addition to the in-batch negatives
     id_dropout: float  # share of ids hidden
-    history: int  # items of a query's history, 0 for none
+    history: int  # most items of a query's history, 0 for none
     ssl: SelfSupervision | None
     feature_dropout: float = 0.0  # share of the candidates' features hidden, except ids
+    query_id_dropout: float | None = None  # share of the queries' ids hidden; None: `id_dropout`
+    history_dropout: float = 0.0  # share of the histories hidden
     bf16: bool = False  # for the matrix products of towers and softmax

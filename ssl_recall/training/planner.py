@@ -25,7 +25,8 @@ from ssl_recall.data.features import (
     nothing_known,
     select,
 )
-from ssl_recall.data.interactions import Interactions, history_bags
+from ssl_recall.data.histories import Histories, averaged, before, hidden, others
+from ssl_recall.data.interactions import Interactions
 from ssl_recall.data.packed_views import PackedViews
 from ssl_recall.kernels.pooling import PIECES, Pooling, pooling
 from ssl_recall.kernels.softmax import TILE, Pairs
@@ -49,6 +50,7 @@ class TrainingData:
     views: PackedViews | None  # None trains without self-supervision
 
 
+CHUNK = 8  # rows of a query that are trained together, so that they share the items of their histories
 PlannedBatch = Callable[[], Batch]  # plans one step when called, in any thread
 
 
@@ -59,7 +61,7 @@ class Planner:
         """Keep the data, and one scratch tensor of two columns per item for each step planned at the same time."""
         assert objective.ssl is None or data.views is not None, "self-supervision needs views"
         self.data, self.objective, self.seed = data, objective, seed
-        self.starts = [starts.cpu() for starts in (model.query.starts, model.query.past_start, model.item.starts)]
+        self.starts = [starts.cpu() for starts in (model.query.starts, model.item.starts)]
         self.as_query = _as_query(data.items, data.queries) if objective.history == 0 else None
         self._scratch: list[Tensor] = []
         self._piece = PIECES.get(model.embeddings.weight.device.type)
@@ -76,7 +78,10 @@ class Planner:
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[PlannedBatch]:
         """Divide one pass over the log into batches of B rows, from step `first`; drop a last, smaller batch."""
-        order = sampling.epoch_order(len(self.data.log.items), self.seed, epoch)
+        if self.objective.history:
+            order = sampling.order_by_chunks(self.data.log.queries, CHUNK, self.seed, epoch)
+        else:
+            order = sampling.epoch_order(len(self.data.log.items), self.seed, epoch)
         for step in range(first, len(order) // self.batch):
             yield partial(self.step, order[step * self.batch : (step + 1) * self.batch], epoch, step)
 
@@ -92,8 +97,10 @@ class Planner:
         query_ids, drawn = log.queries.index_select(0, rows).long(), log.items.index_select(0, rows).long()
         if objective.further_negatives and data.negatives is not None and len(rows):
             drawn = torch.cat([drawn, data.negatives.draw(objective.further_negatives, key)])
+        rates = (objective.query_id_dropout, rows), (None, drawn)
         new_queries, new_items = (
-            torch.rand(len(ids), generator=source) < objective.id_dropout for ids in (rows, drawn)
+            torch.rand(len(ids), generator=source) < (objective.id_dropout if rate is None else rate)
+            for rate, ids in rates
         )
         # an item drawn with its id and with its id hidden is two candidates
         candidates, column, times = (2 * drawn + new_items).unique(return_inverse=True, return_counts=True)
@@ -101,16 +108,18 @@ class Planner:
         padding = -len(candidates) % grain(len(candidates))
         queries = [hide_ids(bags_of(data.queries, query_ids), data.queries, new_queries)]
         items = self._candidates(item_ids, nameless, padding, key)
-        past = [history_bags(log.items, *log.past(rows), objective.history, data.items)] if objective.history else []
-        same, alike = self._add_ssl(key, queries, past, items)
+        histories = [self._histories(rows, key)] if objective.history else []
+        same, alike = self._add_ssl(key, queries, histories, items)
         with self._column_of() as column_of:
             known = known_pairs(query_ids, candidates, log, column_of)
-        asked, taken, shown = join(queries), join(past) if past else None, join(items)
+        asked, shown = join(queries), join(items)
+        past, averages = self._averages(histories)
         return Batch(
             asked,
-            taken,
             shown,
-            self._pooling(asked, taken, shown),
+            past,
+            averages,
+            self._pooling(asked, shown, past),
             own,
             F.pad(data.log_q.index_select(0, item_ids), (0, padding)),
             F.pad(times.float(), (0, padding)),
@@ -118,6 +127,30 @@ class Planner:
             same,
             alike,
         )
+
+    def _histories(self, rows: Tensor, key: tuple[int, int, int]) -> Histories:
+        """Return what the query of each row (B,) took, the row's own item left out; some are hidden."""
+        log, objective = self.data.log, self.objective
+        source = sampling.torch_generator(*key, sampling.HISTORY)
+        if log.until is not None:
+            found = before(log, rows, objective.history)
+        else:
+            found = others(log, rows, objective.history, source)
+        if not objective.history_dropout:
+            return found
+        return hidden(found, torch.rand(len(rows), generator=source) < objective.history_dropout)
+
+    def _averages(self, histories: list[Histories]) -> tuple[Bags | None, Pooling | None]:
+        """Gather the distinct items of the histories, and plan the averages of their features."""
+        if not histories:
+            return None, None
+        items, lengths = (torch.cat([getattr(part, of) for part in histories]) for of in ("items", "lengths"))
+        found = averaged(Histories(items, lengths))
+        table = self.data.items
+        first = found.lengths.new_zeros(len(found.lengths) + 1)  # one more bag: each row is in a bag
+        places, sizes = F.pad(found.places, (0, 1)), F.pad(found.lengths, (0, 1), value=1)
+        past = join([nothing_known(table, 1), bags_of(table, found.distinct)])
+        return past, pooling(places, sizes, first, self._piece)
 
     def _candidates(self, item_ids: Tensor, nameless: Tensor, padding: int, key: tuple[int, int, int]) -> list[Bags]:
         """Gather the candidates' bags, `nameless` ids and dropped features hidden, and those of the padding rows."""
@@ -130,9 +163,9 @@ class Planner:
         return items
 
     def _add_ssl(
-        self, key: tuple[int, int, int], queries: list[Bags], past: list[Bags], items: list[Bags]
+        self, key: tuple[int, int, int], queries: list[Bags], histories: list[Histories], items: list[Bags]
     ) -> tuple[Pairs | None, Pairs | None]:
-        """Append the bags of the self-supervised task to the lists; return `same` and `alike` of the batch."""
+        """Append the rows of the self-supervised task to the lists; return `same` and `alike` of the batch."""
         data, ssl = self.data, self.objective.ssl
         if ssl is None or data.views is None or not self._has_ssl(ssl, *key[1:]):
             return None, None
@@ -145,9 +178,9 @@ class Planner:
             return same, None
         ids, neighbours = with_neighbour(data.views, ids, variant)
         whole = bags_of(data.items, ids)
-        if past:
+        if histories:
             queries.append(nothing_known(data.queries, len(ids)))
-            past.append(select(whole, len(data.items.names), [data.items.kinds.index(Kind.ID)]))
+            histories.append(Histories(ids, torch.ones_like(ids)))
         elif self.as_query is not None:
             queries.append(select(whole, len(data.items.names), self.as_query))
         else:
@@ -155,9 +188,9 @@ class Planner:
         items.append(bags_of(data.items, neighbours))
         return same, not_negatives(ids, neighbours)
 
-    def _pooling(self, queries: Bags, past: Bags | None, items: Bags) -> Pooling:
-        """Plan the pooling of all bags of a step: of the queries, of their histories, of the items."""
-        parts = [(queries, self.starts[0]), *([(past, self.starts[1])] if past else []), (items, self.starts[2])]
+    def _pooling(self, queries: Bags, items: Bags, past: Bags | None) -> Pooling:
+        """Plan the pooling of all bags of a step: of the queries, of the items, of the items of the histories."""
+        parts = [(queries, self.starts[0]), (items, self.starts[1]), *([(past, self.starts[1])] if past else [])]
         return pooling(
             torch.cat([bags.codes for bags, _ in parts]),
             torch.cat([bags.lengths for bags, _ in parts]),

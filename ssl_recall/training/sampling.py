@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-ID_DROPOUT, SSL, NEGATIVES, FEATURE_DROPOUT = 0, 1, 3, 4  # random streams of a step: the last number of a key
+from ssl_recall.kernels.ragged import concatenated_ranges
+
+ID_DROPOUT, SSL, NEGATIVES, FEATURE_DROPOUT, HISTORY = 0, 1, 3, 4, 5  # streams of a step: the last number of a key
 VALIDATION, WARM_UP = -1, -2  # in place of an epoch: the validation queries, and the warm-up
 
 
@@ -19,6 +21,21 @@ def torch_generator(*key: int) -> torch.Generator:
 def epoch_order(rows: int, seed: int, epoch: int) -> Tensor:
     """Shuffle the row numbers of an epoch: (rows,) int32."""
     return torch.randperm(rows, generator=torch_generator(seed, epoch), dtype=torch.int32)
+
+
+def order_by_chunks(queries: Tensor, size: int, seed: int, epoch: int) -> Tensor:
+    """Shuffle runs of at most `size` neighbouring rows of a query: (R,) sorted queries -> (R,) int32 rows.
+
+    Rows of one query in one batch share the items of their histories. The runs begin elsewhere in each epoch.
+    """
+    source = torch_generator(seed, epoch)
+    begins = torch.ones(len(queries), dtype=torch.bool)
+    begins[1:] = queries[1:] != queries[:-1]
+    begins[int(torch.randint(size, (1,), generator=source)) :: size] = True
+    first = begins.nonzero()[:, 0]
+    lengths = first.diff(append=first.new_full((1,), len(queries)))
+    drawn = torch.randperm(len(first), generator=source)
+    return concatenated_ranges(first[drawn], lengths[drawn]).int()
 
 
 def ssl_draw(

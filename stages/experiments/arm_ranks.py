@@ -108,12 +108,16 @@ def seeds_of(run: Path) -> set[int]:
 
 def _places(job: reader.Reader, fit: Fit, truth: "Truth", depth: int) -> "torch.Tensor":
     """Rank the catalogue for the test queries, with their history before the test: -> (P,) int32, 0 beyond `depth`."""
+    from ssl_recall.data.histories import so_far
     from ssl_recall.embedding import embed_items, embed_queries
     from ssl_recall.evaluation import metrics, retrieval
 
     items, queries, history = fit.catalogue, fit.asked, fit.settings.history
-    log = training_inputs.interactions_before_test(job, queries.rows).to(fit.device) if history else None
-    asked = embed_queries(fit.model, queries, log, items, history, truth.queries.to(fit.device))
+    rows, histories = truth.queries.to(fit.device), None
+    if history:
+        log = training_inputs.interactions_before_test(job, queries.rows).to(fit.device)
+        histories = so_far(log, rows, history)
+    asked = embed_queries(fit.model, queries, rows, histories, items)
     found = embed_items(fit.model, items)
     if not (asked.isfinite().all() and found.isfinite().all()):
         raise NumberError("a vector is not finite; lower --learning-rate or raise --temperature", "NON_FINITE")

@@ -148,8 +148,26 @@ class TrainSettings:
     ] = 0.0
     history: Annotated[
         int,
-        Option(min=0, help="Describe a query also by its last n items; 0: no history.", rich_help_panel=MODEL),
+        Option(
+            min=0,
+            help="Describe a query also by at most n items that it took, the target left out: those just before it, or "
+            "random ones if the log has no times; 0: no history.",
+            rich_help_panel=MODEL,
+        ),
     ] = 0
+    history_dropout: Annotated[
+        float,
+        Option(min=0.0, max=1.0, help="Share of the histories hidden in the main task.", rich_help_panel=MODEL),
+    ] = 0.1
+    query_id_dropout: Annotated[
+        float,
+        Option(
+            min=0.0,
+            max=1.0,
+            help="Share of the queries' ids hidden in the main task, if queries have a history.",
+            rich_help_panel=MODEL,
+        ),
+    ] = 0.5
     embedding_width: Annotated[
         int, Option(min=1, help="Width of the embedding of a feature.", rich_help_panel=MODEL)
     ] = 32
@@ -255,7 +273,7 @@ class TrainSettings:
 
 
 def used_values(settings: TrainSettings) -> dict[str, Any]:
-    """Return the settings that this training uses; without SSL, the names in `ssl_` are unused."""
+    """Return the settings that this training uses."""
     return _without_unused(settings, values_of(settings))
 
 
@@ -265,7 +283,10 @@ def recorded_training(settings: TrainSettings) -> dict[str, Any]:
 
 
 def _without_unused(settings: TrainSettings, values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if settings.ssl or not name.startswith("ssl_")}
+    """Leave out the names in `ssl_` without SSL, and the dropouts of a history without a history."""
+    unused = {name for name in values if name.startswith("ssl_")} if not settings.ssl else set()
+    unused |= set() if settings.history else {"history_dropout", "query_id_dropout"}
+    return {name: value for name, value in values.items() if name not in unused}
 
 
 def objective_of(settings: TrainSettings, *, bf16: bool) -> "Objective":
@@ -290,6 +311,8 @@ def objective_of(settings: TrainSettings, *, bf16: bool) -> "Objective":
         id_dropout=settings.id_dropout,
         feature_dropout=settings.feature_dropout,
         history=settings.history,
+        query_id_dropout=settings.query_id_dropout if settings.history else None,
+        history_dropout=settings.history_dropout,
         bf16=bf16,
         ssl=ssl,
     )

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from ssl_recall.data.codes import CODE
 from stages.run_folder import layout, reader
-from stages.terminal.errors import InputError, SettingsError
+from stages.terminal.errors import InputError
 
 from .settings import TrainSettings
 
@@ -33,7 +33,7 @@ def load_training_inputs(
 ) -> tuple["TrainingData", "HeldOut"]:
     """Read the artifacts as tensors; `masks` replace the views of the run folder.
 
-    Raises SettingsError for a history without timestamps, InputError for too few interactions to train or validate.
+    Raises InputError for too few interactions to train or validate.
     """
     import torch
 
@@ -44,9 +44,7 @@ def load_training_inputs(
     from ssl_recall.training.planner import TrainingData
 
     items, queries = item_and_query_tables(job)
-    if settings.history and not job.has_column(layout.TRAIN, "timestamp"):
-        raise SettingsError("--history needs to know what came before: prepare with --timestamp", "NO_TIME")
-    if settings.history:
+    if settings.history and job.has_column(layout.TRAIN, "timestamp"):
         log = interactions_of(job.read(layout.TRAIN, ["query_index", "item_index", "timestamp"]), queries.rows)
     else:
         log = read_interactions(job, layout.TRAIN, queries.rows)
@@ -149,9 +147,10 @@ def interactions_of(frame: "pl.DataFrame", query_count: int) -> "Interactions":
 
 
 def interactions_before_test(job: reader.Reader, query_count: int) -> "Interactions":
-    """Read the training and validation interactions with their times: the history of a test query."""
+    """Read the training and validation interactions, with their times if there are any: the history of a test query."""
     import polars as pl
 
-    columns = ["query_index", "item_index", "timestamp"]
+    timed = ["timestamp"] if job.has_column(layout.TRAIN, "timestamp") else []
+    columns = ["query_index", "item_index", *timed]
     seen = [job.read(name, columns) for name in (layout.TRAIN, layout.VALIDATION)]
     return interactions_of(pl.concat(seen), query_count)

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from ssl_recall.data.codes import Kind
 from ssl_recall.data.features import Bags, EncodedTable, bags_of, hide
+from ssl_recall.data.histories import Histories
+from ssl_recall.embedding import average_features
 from ssl_recall.towers import FeatureEmbeddings, Tower, TwoTower, two_tower, unit
 
 few = settings(max_examples=20, deadline=None)
@@ -44,10 +46,10 @@ def rows_of(table: EncodedTable, *rows: int) -> Bags:
     return bags_of(table, torch.tensor(rows))
 
 
-def past_of(*bags: list[int]) -> Bags:
-    """Return histories for a tower: one bag of item id codes per row."""
-    codes = torch.tensor([code for bag in bags for code in bag])
-    return Bags(codes, torch.tensor([len(bag) for bag in bags]), {})
+def past_of(model: TwoTower, *taken: list[int]) -> Tensor:
+    """Average the features of the items that each query took: (B, K, E)."""
+    lengths = torch.tensor([len(items) for items in taken])
+    return average_features(model, Histories(torch.tensor([i for items in taken for i in items]), lengths), ITEMS)
 
 
 # --- unit ---
@@ -115,7 +117,8 @@ def test_each_bag_is_the_mean_of_its_vocabularys_vectors(bags: list[list[int]], 
         embeddings.weight.copy_(torch.randn(17, 3, generator=torch.Generator().manual_seed(seed)))
     names = ["c", "a", "c"]  # two features of one vocabulary
     starts = torch.tensor([embeddings.starts[name] for name in names])
-    found = embeddings(past_of(*bags), starts)
+    codes = torch.tensor([code for bag in bags for code in bag])
+    found = embeddings(Bags(codes, torch.tensor([len(bag) for bag in bags]), {}), starts)
     assert found.shape == (2, 3, 3)
     first = {"a": 0, "b": 5, "c": 12}
     assert len(embeddings.weight) == sum(vocabularies.values())
@@ -265,13 +268,13 @@ def test_the_default_vector_is_learned() -> None:
 def test_a_history_describes_the_query_by_the_items_own_vectors() -> None:
     model = model_of(history=True)
     bags = rows_of(QUERIES, 0, 0)
-    same = model.query(bags, past_of([2, 4], [4, 2]))
+    same = model.query(bags, past_of(model, [0, 3], [3, 0]))
     torch.testing.assert_close(same[0], same[1])
-    other = model.query(bags, past_of([2, 4], [0]))
+    other = model.query(bags, past_of(model, [0, 1], [3]))
     assert not torch.allclose(other[0], other[1])
     with torch.no_grad():
-        model.embeddings.weight[model.embeddings.starts["item_id"] + 4] += 1.0
-    moved = model.query(bags, past_of([2, 4], [0]))
+        model.embeddings.weight[model.embeddings.starts["item_id"] + 3] += 1.0
+    moved = model.query(bags, past_of(model, [0, 1], [3]))
     assert not torch.allclose(moved[0], other[0])
     torch.testing.assert_close(moved[1], other[1])
 
@@ -280,7 +283,7 @@ def test_a_history_is_given_to_a_tower_that_has_one_and_to_no_other() -> None:
     with pytest.raises(AssertionError, match="history"):
         model_of(history=True).query(rows_of(QUERIES, 0))
     with pytest.raises(AssertionError, match="history"):
-        model_of().query(rows_of(QUERIES, 0), past_of([2]))
+        model_of().query(rows_of(QUERIES, 0), past_of(model_of(), [2]))
 
 
 # --- refusals ---

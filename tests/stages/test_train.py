@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from ssl_recall.data.histories import so_far
 from ssl_recall.embedding import embed_queries
 from stages.export_embeddings import _frame
 from stages.learning import model_files, training_inputs
@@ -152,13 +153,6 @@ def test_nothing_to_validate_on_is_refused(run: Path, tmp_path: Path) -> None:
         train(run, ssl=False, **SMALL)
 
 
-def test_a_history_without_a_time_is_refused(run: Path, tmp_path: Path) -> None:
-    prepare(tmp_path / "log.parquet", tmp_path / "items.parquet", run=run)
-    compute_popularity(run)
-    with pytest.raises(SettingsError, match="--history needs to know what came before: prepare with --timestamp"):
-        train(run, ssl=False, history=3, **SMALL)
-
-
 def test_an_exported_query_knows_what_it_took_up_to_the_test_and_nothing_later(run: Path) -> None:
     train(run, **SMALL | {"history": 3})
     export_embeddings(run)
@@ -172,7 +166,8 @@ def test_an_exported_query_knows_what_it_took_up_to_the_test_and_nothing_later(r
 
     def vectors(*parts: str) -> np.ndarray:
         log = training_inputs.interactions_of(pl.concat([logs[part] for part in parts]), queries.rows)
-        return embed_queries(model, queries, log, items, shape.history).numpy()
+        histories = so_far(log, torch.arange(queries.rows), shape.history)
+        return embed_queries(model, queries, None, histories, items).numpy()
 
     np.testing.assert_allclose(exported, vectors("train", "validation"), atol=1e-6)
     assert np.abs(exported - vectors("train")).max() > 1e-3

@@ -38,7 +38,7 @@ def test_recall_is_a_full_sort_without_what_was_taken_in_training() -> None:
     sample = validation.sample(held.queries, held.items, slices, 100, torch.Generator())
     found = validation.recall(model, ITEMS, QUERIES, log, sample, 0, 5)
 
-    items, queries = embed_items(model, ITEMS), embed_queries(model, QUERIES, log, ITEMS, 0)
+    items, queries = embed_items(model, ITEMS), embed_queries(model, QUERIES)
     hits = []
     for query, item in zip(held.queries.tolist(), held.items.tolist(), strict=True):
         taken = log.items[log.offsets[query] : log.offsets[query + 1]].tolist()

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ssl_recall import losses, towers
 from ssl_recall.data.codes import Kind
-from ssl_recall.data.features import Bags, bags_of
-from ssl_recall.data.interactions import history_bags
+from ssl_recall.data.features import bags_of, nothing_known
+from ssl_recall.data.histories import Histories, so_far
 from ssl_recall.embedding import embed_items, embed_queries
 from ssl_recall.kernels import optimisers, prefetch, softmax
 from ssl_recall.training import loop, sampling
@@ -63,7 +63,7 @@ def test_a_tiny_log_is_learned_by_heart(objective: Objective) -> None:
     ]
     assert sum(curve[-5:]) < 0.3 * sum(curve[:5])
     items = embed_items(model, ITEMS)
-    queries = embed_queries(model, QUERIES, data.log, ITEMS, 0)
+    queries = embed_queries(model, QUERIES)
     assert (queries @ items.T).argmax(1).tolist() == list(range(8))
 
 
@@ -88,9 +88,8 @@ def test_a_history_alone_can_tell_queries_apart() -> None:
     objective = replace(PLAIN, history=2, batch_size=8)
     for epoch in range(80):
         list(epoch_of(model, steppers, data, objective, seed=0, epoch=epoch))
-    past = history_bags(data.log.items, data.log.offsets[:4], data.log.offsets[:4] + 1, 2, ITEMS)
-    with torch.no_grad():
-        scores = model.query(bags_of(unknown, torch.arange(4)), past) @ embed_items(model, ITEMS)[4:8].T
+    first = Histories(data.log.items[data.log.offsets[:4]].long(), torch.ones(4, dtype=torch.int64))
+    scores = embed_queries(model, unknown, torch.arange(4), first, ITEMS) @ embed_items(model, ITEMS)[4:8].T
     assert scores.argmax(1).tolist() == [0, 1, 2, 3]
 
 
@@ -522,18 +521,26 @@ def test_the_catalogue_is_embedded_row_by_row_whatever_the_block(block: int) -> 
 
 
 @pytest.mark.parametrize("block", [1, 8192])
-def test_queries_are_embedded_as_they_stand_at_the_end_of_the_log(block: int) -> None:
-    """Query 0 took 4, 2, 7: its last two, newest first, are 7 and 2. Query 1 took 3, the others nothing."""
+def test_queries_are_embedded_as_they_stand_at_the_end_of_the_log(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Query 0 took 4, 2, 7: its last two are 2 and 7. Query 1 took 3, the others nothing."""
+    monkeypatch.setattr("ssl_recall.embedding.WITH_HISTORY", block)
     data, model = data_of([(0, 1, 4), (0, 2, 2), (0, 3, 7), (1, 0, 3)]), model_of(history=True)
-    past = [[7 + 2, 2 + 2], [3 + 2], *[[0]] * 6]
-    codes = torch.tensor([code for bag in past for code in bag])
-    bags = Bags(codes, torch.tensor([len(bag) for bag in past]), {})
-    expected = model.query(bags_of(QUERIES, torch.arange(8)), bags).detach()
-    found = embed_queries(model, QUERIES, data.log, ITEMS, 2, block=block)
+
+    def average(*rows: int) -> Tensor:
+        parts = [bags_of(ITEMS, torch.tensor([row])) for row in rows] or [nothing_known(ITEMS, 1)]
+        known = [model.item.features(model.embeddings(bags, model.item.starts), bags) for bags in parts]
+        return torch.stack(known).mean(0)
+
+    past = torch.cat([average(2, 7), average(3), *[average()] * 6])
+    expected = model.query(bags_of(QUERIES, torch.arange(8)), past).detach()
+    rows = torch.arange(8)
+    found = embed_queries(model, QUERIES, None, so_far(data.log, rows, 2), ITEMS)
     assert (found.dtype, found.requires_grad) == (torch.float32, False)
     torch.testing.assert_close(found, expected)
-    some = embed_queries(model, QUERIES, data.log, ITEMS, 2, rows=torch.tensor([5, 0, 0]), block=block)
-    torch.testing.assert_close(some, expected[[5, 0, 0]])
+    rows = torch.tensor([5, 0, 0])
+    torch.testing.assert_close(
+        embed_queries(model, QUERIES, rows, so_far(data.log, rows, 2), ITEMS), expected[[5, 0, 0]]
+    )
 
 
 @pytest.mark.parametrize("objective", [PLAIN, replace(WITH_SSL, history=2), BESIDE])

@@ -5,24 +5,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
-from ssl_recall.data import features
-from ssl_recall.data.codes import Kind
-from ssl_recall.data.features import EncodedTable
-from ssl_recall.data.interactions import Interactions, history_bags, index_interactions
+from ssl_recall.data.interactions import Interactions, index_interactions
 from ssl_recall.training import sampling
 
 few = settings(max_examples=40, deadline=None)
 Event = tuple[int, int, int]  # query, time, item
-
-
-def catalogue(id_codes: list[int]) -> EncodedTable:
-    """Build items of an id and a multi-valued feature, so that id codes are not adjacent."""
-    bags = [bag for i, code in enumerate(id_codes) for bag in ([code], [50 + i, 60 + i])]
-    offsets = torch.tensor([0, *[len(bag) for bag in bags]]).cumsum(0)
-    codes = torch.tensor([code for bag in bags for code in bag], dtype=torch.int32)
-    return EncodedTable(("item_id", "words"), (Kind.ID, Kind.MULTI_VALUED), ("item_id", "words"), codes, offsets, {})
 
 
 def log_of(events: list[Event], query_count: int) -> Interactions:
@@ -30,21 +18,9 @@ def log_of(events: list[Event], query_count: int) -> Interactions:
     return index_interactions(queries, items, query_count, times)
 
 
-def histories(log: Interactions, rows: Tensor, size: int, items: EncodedTable) -> list[list[int]]:
-    """Return the history of each of the log's `rows`."""
-    found = history_bags(log.items, *log.past(rows), size, items)
-    return [bag.tolist() for bag in found.codes.split(found.lengths.tolist())]
-
-
 def stream(*key: int) -> tuple[int, ...]:
     """Return the first draws of a generator of this key."""
     return tuple(torch.randint(0, 2**31, (4,), generator=sampling.torch_generator(*key)).tolist())
-
-
-def slow_history(events: list[Event], event: Event, size: int, id_codes: list[int]) -> list[int]:
-    """Return the last `size` items before the event, newest first; if none, one default code."""
-    earlier = [item for query, time, item in events if query == event[0] and time < event[1]]
-    return [id_codes[item] for item in reversed(earlier[len(earlier) - min(size, len(earlier)) :])] or [0]
 
 
 logs = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5), st.integers(0, 4)), max_size=14).map(sorted)
@@ -135,6 +111,25 @@ def test_a_batch_larger_than_the_catalogue_is_drawn_with_repeats() -> None:
     assert (items.dtype, variants.dtype) == (torch.int64, torch.int64)
 
 
+@given(st.lists(st.integers(0, 5), max_size=40).map(sorted), st.integers(1, 4), st.integers(0, 9))
+@few
+def test_the_order_by_chunks_is_a_permutation_that_keeps_neighbouring_rows_of_a_query_together(
+    queries: list[int], size: int, epoch: int
+) -> None:
+    order = sampling.order_by_chunks(torch.tensor(queries, dtype=torch.int64), size, 3, epoch).tolist()
+    assert sorted(order) == list(range(len(queries)))
+    runs = 1 + sum(
+        row != previous + 1 or queries[row] != queries[previous] for previous, row in itertools.pairwise(order)
+    )
+    assert runs <= 2 * len(set(queries)) + len(queries) // size + 1
+
+
+def test_the_order_by_chunks_depends_on_seed_and_epoch() -> None:
+    queries = torch.arange(40) // 10
+    orders = {tuple(sampling.order_by_chunks(queries, 4, *key).tolist()) for key in ((1, 0), (1, 1), (2, 0), (1, 0))}
+    assert len(orders) == 3
+
+
 # --- the log ---
 
 
@@ -147,17 +142,11 @@ def test_a_log_worked_by_hand() -> None:
     assert log.items.tolist() == [4, 2, 3, 1]
 
 
-def test_without_times_nothing_lies_before_anything() -> None:
-    log = index_interactions(torch.tensor([0, 0, 1]), torch.tensor([4, 2, 3]), 2)
-    assert histories(log, torch.arange(3), 5, catalogue([2, 3, 4, 5, 6])) == [[0], [0], [0]]
-
-
 def test_an_empty_log_has_queries_that_took_nothing() -> None:
     empty = torch.zeros(0, dtype=torch.int64)
     for times in (None, empty):
         log = index_interactions(empty, empty, 3, times)
         assert log.offsets.tolist() == [0, 0, 0, 0]
-        assert [part.tolist() for part in log.past(empty)] == [[], []]
 
 
 @given(logs)
@@ -185,56 +174,7 @@ def test_a_log_that_is_not_sorted_is_refused() -> None:
     index_interactions(torch.tensor([0, 0, 1]), items, 2, torch.tensor([5, 5, 1]))  # a new query may start earlier
 
 
-# --- histories ---
-
-
-def test_a_history_worked_by_hand() -> None:
-    """Query 0: item 4 at 1, item 2 at 1, item 3 at 5, item 0 at 6; item 3 has no id vector, so its code is 0."""
-    log = log_of([(0, 1, 4), (0, 1, 2), (0, 5, 3), (0, 6, 0), (1, 7, 1)], 2)
-    items = catalogue([2, 3, 4, 0, 6])
-    assert histories(log, torch.arange(5), 2, items) == [[0], [0], [4, 6], [0, 4], [0]]
-    assert histories(log, torch.tensor([3, 3, 0]), 9, items) == [[0, 4, 6], [0, 4, 6], [0]]
-
-
-@given(logs.filter(bool), st.integers(1, 4), st.data())
-@settings(max_examples=80, deadline=None)
-def test_a_history_is_what_came_strictly_before_newest_first(
-    events: list[Event], size: int, data: st.DataObject
-) -> None:
-    id_codes = [2, 3, 0, 5, 4]
-    rows = data.draw(st.lists(st.integers(0, len(events) - 1), min_size=1, max_size=8))
-    found = histories(log_of(events, 4), torch.tensor(rows), size, catalogue(id_codes))
-    assert found == [slow_history(events, events[row], size, id_codes) for row in rows]
-
-
-@given(logs.filter(bool), st.data())
-@settings(max_examples=60, deadline=None)
-def test_a_planted_future_event_changes_no_history(events: list[Event], data: st.DataObject) -> None:
-    """F41: item 4 is planted at or after the event, so it must not be in the event's history."""
-    event = data.draw(st.sampled_from(events))
-    later = data.draw(st.integers(event[1], 6))
-    planted = sorted([*events, (event[0], later, 4)])
-    items = catalogue([2, 3, 4, 5, 99])
-
-    def history(log: list[Event]) -> list[int]:
-        return histories(log_of(log, 4), torch.tensor([log.index(event)]), 3, items)[0]
-
-    assert history(planted) == history(events)
-
-
-def test_the_control_a_planted_earlier_event_changes_the_history() -> None:
-    events = [(0, 3, 1), (0, 5, 2)]
-    items = catalogue([2, 3, 4, 5, 99])
-    assert histories(log_of(events, 1), torch.tensor([1]), 3, items) == [[3]]
-    assert histories(log_of([*events[:1], (0, 4, 4), *events[1:]], 1), torch.tensor([2]), 3, items) == [[99, 3]]
-
-
-def test_a_history_is_one_bag_a_row_of_the_kind_that_a_tower_reads() -> None:
-    log = log_of([(0, 1, 4), (0, 2, 2), (0, 3, 1)], 1)
-    bags = history_bags(log.items, torch.tensor([0, 0]), torch.tensor([0, 3]), 2, catalogue([2, 3, 4, 5, 6]))
-    assert isinstance(bags, features.Bags)
-    assert bags.lengths.tolist() == [1, 2]
-    assert (bags.codes.dtype, bags.lengths.dtype) == (torch.int64, torch.int64)
+# --- negatives ---
 
 
 def test_the_pool_of_negatives_draws_cold_items_at_their_rate() -> None:

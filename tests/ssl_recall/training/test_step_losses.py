@@ -10,6 +10,7 @@ from ssl_recall import losses, towers
 from ssl_recall.data import features
 from ssl_recall.data.codes import Kind
 from ssl_recall.data.features import Bags, EncodedTable, bags_of
+from ssl_recall.towers import TwoTower
 from ssl_recall.training import loop, sampling
 from ssl_recall.training.excluded_pairs import not_negatives, pairs_of_equal
 from ssl_recall.training.objective import SelfSupervision
@@ -61,11 +62,10 @@ def test_the_main_loss_is_the_formula_on_the_towers_vectors(
     objective = replace(PLAIN, history=history, further_negatives=len(further))
     found, _, _ = step_losses(model, everything, objective, rows)
 
-    def past(row: int) -> Bags | None:
+    def past(row: int) -> Tensor | None:
         query, time, _ = log[row]
-        earlier = [item + 2 for q, t, item in log if q == query and t < time]
-        codes = torch.tensor(earlier[-history:] or [0])
-        return Bags(codes, torch.tensor([len(codes)]), {}) if history else None
+        earlier = [item for q, t, item in log if q == query and t < time]
+        return average_of(model, earlier[-history:]) if history else None
 
     queries = torch.cat([model.query(bags_of(QUERIES, torch.tensor([log[row][0]])), past(row)) for row in rows])
     items = torch.cat([model.item(bags_of(ITEMS, torch.tensor([item]))) for item in candidates])
@@ -78,6 +78,58 @@ def test_the_main_loss_is_the_formula_on_the_towers_vectors(
         0.1,
     )
     assert found.item() == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def average_of(model: TwoTower, items: list[int]) -> Tensor:
+    """Average the features of some items, one by one: (1, K, E); without items, those of an unknown item."""
+    bags = [bags_of(ITEMS, torch.tensor([item])) for item in items] or [features.nothing_known(ITEMS, 1)]
+    parts = [model.item.features(model.embeddings(bag, model.item.starts), bag) for bag in bags]
+    return torch.stack(parts).mean(0)
+
+
+def test_without_a_clock_a_query_is_everything_else_that_it_took() -> None:
+    log = [(0, 0, 1), (0, 0, 2), (0, 0, 5), (3, 0, 2)]
+    model, data = model_of(history=True), data_of(log)
+    data = replace(data, log=replace(data.log, until=None))
+    found, _, _ = step_losses(model, data, replace(PLAIN, history=9), [1, 3, 0])
+    rest = [[1, 5], [], [2, 5]]
+    queries = torch.cat(
+        [
+            model.query(bags_of(QUERIES, torch.tensor([query])), average_of(model, items))
+            for query, items in zip((0, 3, 0), rest, strict=True)
+        ]
+    )
+    items, shift = [2, 2, 1], [data.log_q[item].item() for item in (2, 2, 1)]
+    vectors = torch.cat([model.item(bags_of(ITEMS, torch.tensor([item]))) for item in items])
+    took = {(0, 1), (0, 2), (0, 5), (3, 2)}
+    expected = slow_softmax(queries, vectors, shift, lambda i, j: ((0, 3, 0)[i], items[j]) in took, 0.1)
+    assert found.item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(("rate", "histories"), [(1.0, [[], []]), (0.0, [[1], [1, 2]])])
+def test_a_hidden_history_is_that_of_an_unknown_item(rate: float, histories: list[list[int]]) -> None:
+    model, data = model_of(history=True), data_of([(0, 0, 1), (0, 1, 2), (0, 2, 5)])
+    objective = replace(PLAIN, history=9, history_dropout=rate, query_id_dropout=rate)
+    found, _, _ = step_losses(model, data, objective, [1, 2])
+    query = bags_of(QUERIES, torch.tensor([0])) if rate == 0 else features.nothing_known(QUERIES, 1)
+    queries = torch.cat([model.query(query, average_of(model, items)) for items in histories])
+    vectors = torch.cat([model.item(bags_of(ITEMS, torch.tensor([item]))) for item in (2, 5)])
+    shift = [data.log_q[item].item() for item in (2, 5)]
+    expected = slow_softmax(queries, vectors, shift, lambda i, j: True, 0.1)
+    assert found.item() == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+def test_a_clock_keeps_the_target_and_what_is_later_out_of_the_loss() -> None:
+    """The vectors of later items move without a change of the loss, but for their part as candidates."""
+    model, data = model_of(history=True), data_of([(0, 0, 1), (0, 1, 2), (0, 2, 5), (1, 0, 3)])
+    objective = replace(PLAIN, history=9)
+    loss = step_losses(model, data, objective, [1, 3])[0].item()
+    with torch.no_grad():
+        model.embeddings.weight[model.embeddings.starts["item_id"] + 5 + 2] += 1
+    assert step_losses(model, data, objective, [1, 3])[0].item() == loss
+    with torch.no_grad():
+        model.embeddings.weight[model.embeddings.starts["item_id"] + 1 + 2] += 1
+    assert step_losses(model, data, objective, [1, 3])[0].item() != loss
 
 
 def test_log_p_is_taken_from_the_item_and_zeros_switch_it_off() -> None:
@@ -204,7 +256,7 @@ def test_where_queries_have_a_history_somebody_who_took_the_item_asks_for_its_ne
     assert main.item() == pytest.approx(same.item(), rel=1e-6)
     pairs = drawn_pairs(7, key)
     ones = torch.ones(len(pairs), dtype=torch.int64)
-    taken = Bags(torch.tensor([item + 2 for item, _ in pairs]), ones, {})
+    taken = torch.cat([average_of(model, [item]) for item, _ in pairs])
     asking = model.query(Bags(torch.zeros_like(ones), ones, {}), taken)
     neighbours = model.item(bags_of(ITEMS, torch.tensor([neighbour for _, neighbour in pairs])))
     expected = slow_softmax(

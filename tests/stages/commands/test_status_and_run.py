@@ -432,17 +432,6 @@ def digests(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def test_a_history_without_time_is_refused_before_any_work(folder: Path) -> None:
-    before = digests(folder / "run")
-    settings = folder / "ssl-recall.toml"
-    settings.write_text(settings.read_text().replace("epochs = 1", "epochs = 1\nhistory = 3"))
-    for command in ("run", "status"):
-        result = call(command, "--run", "run")
-        assert isinstance(result.exception, SettingsError)
-        assert str(result.exception).startswith("NO_TIME: [train] history needs")
-    assert digests(folder / "run") == before
-
-
 def test_raw_data_that_has_gone_is_named_by_status_and_refused_by_run(folder: Path) -> None:
     (folder / "log.parquet").rename(folder / "logs.parquet")
     result = call("status", "--run", "run")

@@ -81,6 +81,7 @@ def test_the_objective_is_the_settings_field_by_field() -> None:
         further_negatives=26,
         id_dropout=0.29,
         history=0,
+        history_dropout=0.1,
         feature_dropout=0.33,
         ssl=SelfSupervision(
             weight=0.21, batch_size=22, temperature=0.23, shared_seed=False, neighbour_weight=0.32, warm_up=31, every=6
