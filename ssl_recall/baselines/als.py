@@ -15,7 +15,7 @@ FACTORS, ITERATIONS = 64, 15
 
 @dataclass(frozen=True)
 class Setting:
-    """The weight of a taken item is 1 + alpha."""
+    """The weight alpha of a taken item; any other item has the weight 1."""
 
     alpha: float
     regularization: float = 1.0

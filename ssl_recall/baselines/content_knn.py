@@ -19,7 +19,7 @@ from torch import Tensor
 from ssl_recall.data.codes import FIRST, Kind
 from ssl_recall.data.features import EncodedTable
 
-from .ranking import Asked
+from .ranking import Asked, marked
 
 KINDS = (Kind.CATEGORICAL, Kind.MULTI_VALUED)
 DENSE = 64  # the most common values; a dense product is faster for them
@@ -84,9 +84,8 @@ def value_matrix(table: EncodedTable, codes: Mapping[str, int]) -> sp.csr_array:
     kept = (values >= FIRST) & (starts[features] >= 0)
     columns = starts[features[kept]] + values[kept]
     ones = np.ones(len(columns), np.float32)
-    matrix = sp.coo_array((ones, (rows[kept], columns)), shape=(table.rows, sum(codes.values()))).tocsr()
-    matrix.data[:] = 1  # features of one vocabulary may hold the same value
-    return matrix
+    shape = (table.rows, sum(codes.values()))
+    return marked(sp.coo_array((ones, (rows[kept], columns)), shape=shape).tocsr())  # two features may hold one value
 
 
 def products(model: ContentKnn, asked: Asked) -> float:

@@ -10,7 +10,7 @@ from . import als, content_knn, ease, item_knn, ranking, selection
 ENTRY = 8  # bytes of an entry of a sparse matrix
 CELL = 5e-9  # seconds per score: its place in a dense matrix, and the search for the best
 DENSE_CELL = 5e-9  # seconds per score: the product of the common values
-ITEM_PRODUCT, VALUE_PRODUCT = 2e-8, 1.6e-8  # seconds per product of two entries of sparse matrices
+ITEM_PRODUCT, VALUE_PRODUCT, SUM = 2e-8, 1.2e-8, 5e-9  # seconds per product of two entries of sparse matrices
 INVERSION = 5e-11  # seconds per cubed item in float32
 
 
@@ -24,13 +24,12 @@ class Cost:
 
 def of_item_knn(log: sp.csr_array, held_out: selection.HeldOut, test: ranking.Asked) -> Cost:
     """Fit three settings, and score the lists: each item of a history adds all its neighbours."""
-    products, items = item_knn.products(log), log.shape[1]
-    most = min(products, items * min(item_knn.NEIGHBOURS, items))
-    taken = test.histories.nnz + len(item_knn.SETTINGS) * held_out.asked.histories.nnz
-    sums = taken * most / max(items, 1)
-    cells = _cells(held_out, test, len(item_knn.SETTINGS))
-    seconds = ITEM_PRODUCT * (len(item_knn.SETTINGS) * products + sums) + CELL * cells
-    return Cost(4 * ENTRY * most + 2 * ENTRY * item_knn.PRODUCTS + _block(items), seconds)
+    per_item, trials = item_knn.products(log), len(item_knn.SETTINGS)
+    kept = float(np.minimum(per_item, item_knn.NEIGHBOURS).sum())
+    listed = np.minimum(per_item, ease.warm_items(log))
+    sums = float((test.histories @ listed).sum() + trials * (held_out.asked.histories @ listed).sum())
+    seconds = ITEM_PRODUCT * trials * float(per_item.sum()) + SUM * sums + CELL * _cells(held_out, test, trials)
+    return Cost(4 * ENTRY * kept + 2 * ENTRY * item_knn.PRODUCTS + _block(log.shape[1]), seconds)
 
 
 def of_ease(log: sp.csr_array, held_out: selection.HeldOut, test: ranking.Asked) -> Cost:
@@ -40,7 +39,7 @@ def of_ease(log: sp.csr_array, held_out: selection.HeldOut, test: ranking.Asked)
     scores = CELL * _cells(held_out, test, trials) + taken * warm * 1e-9
     return Cost(
         6.0 * 4 * warm**2 + _block(log.shape[1]),
-        trials * INVERSION * float(warm) ** 3 + scores + ITEM_PRODUCT * item_knn.products(log),
+        trials * INVERSION * float(warm) ** 3 + scores + ITEM_PRODUCT * float(item_knn.products(log).sum()),
     )
 
 

@@ -42,10 +42,10 @@ class ItemKnn:
         return scores
 
 
-def fit(log: sp.csr_array, setting: Setting, neighbours: int = NEIGHBOURS, products: int = PRODUCTS) -> ItemKnn:
+def fit(log: sp.csr_array, setting: Setting, neighbours: int = NEIGHBOURS, at_once: int = PRODUCTS) -> ItemKnn:
     """Compare all items of a (Q, N) log, and keep the `neighbours` most similar ones of each.
 
-    Memory: the neighbours, and the similarities of some items to all others, made of `products` products at a time.
+    Memory: the neighbours, and the similarities of some items to all others, made of `at_once` products.
     """
     queries, items = log.shape
     lengths = np.diff(log.indptr)
@@ -54,7 +54,7 @@ def fit(log: sp.csr_array, setting: Setting, neighbours: int = NEIGHBOURS, produ
     norms = np.sqrt(np.bincount(log.indices, np.repeat(weights, lengths) ** 2, minlength=items))
     across = weighted.T.tocsr()
     kept = []
-    for low, high in _parts(_products_per_item(log), products):
+    for low, high in _parts(products(log), at_once):
         dots = across[low:high] @ weighted
         dots.sort_indices()
         rows = np.repeat(np.arange(low, high), np.diff(dots.indptr))
@@ -65,14 +65,10 @@ def fit(log: sp.csr_array, setting: Setting, neighbours: int = NEIGHBOURS, produ
     return ItemKnn(sp.vstack(kept).T.tocsr())
 
 
-def products(log: sp.csr_array) -> int:
-    """Count the products of two interactions of one query, which are the work of `fit`."""
-    return int((np.diff(log.indptr).astype(np.int64) ** 2).sum())
-
-
-def _products_per_item(log: sp.csr_array) -> NDArray[np.float64]:
-    lengths = np.diff(log.indptr)
-    return np.bincount(log.indices, np.repeat(lengths, lengths).astype(np.float64), minlength=log.shape[1])
+def products(log: sp.csr_array) -> NDArray[np.float64]:  # (N,)
+    """Count the products of two interactions of one query that `fit` sums up for each item."""
+    lengths = np.diff(log.indptr).astype(np.float64)
+    return np.bincount(log.indices, np.repeat(lengths, np.diff(log.indptr)), minlength=log.shape[1])
 
 
 def _parts(work: NDArray[np.float64], most: int) -> list[tuple[int, int]]:

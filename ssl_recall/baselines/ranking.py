@@ -49,10 +49,16 @@ def interaction_matrix(
     columns: NDArray[np.int64],  # (N,) column of each item
 ) -> sp.csr_array:  # (R, N) float32, 1 for a taken item
     """Put the items that each row took into a matrix."""
-    ones = np.ones(len(items), np.float32)
-    matrix = sp.csr_array((ones, columns[items], offsets), shape=(len(offsets) - 1, len(columns)))
+    ones, shape = np.ones(len(items), np.float32), (len(offsets) - 1, len(columns))
+    return marked(sp.csr_array((ones, columns[items], offsets), shape=shape))
+
+
+def marked(matrix: sp.csr_array) -> sp.csr_array:
+    """Replace each sum of equal entries by 1, and take 32-bit indices if they suffice, which are twice as fast."""
     matrix.sum_duplicates()
     matrix.data[:] = 1
+    if max(matrix.nnz, *matrix.shape) < 2**31:
+        matrix.indices, matrix.indptr = matrix.indices.astype(np.int32), matrix.indptr.astype(np.int32)
     return matrix
 
 

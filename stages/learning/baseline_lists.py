@@ -105,18 +105,16 @@ def lists_of_baselines(
 
 def _is_affordable(name: Baseline, cost: "Cost", flags: str, *, asked: bool) -> bool:
     """Tell whether a baseline fits in memory and, unless it is asked for, in SECONDS; otherwise print why not."""
-    gib, left = memory_floor.GIB, memory_floor.available()
-    if cost.bytes > left:
-        console.warn(
-            f"{name} needs about {cost.bytes / gib:,.1f} GiB of memory, there are {left / gib:,.1f}; it is left out"
+    if cost.seconds > SECONDS and not asked:
+        console.line(
+            f"{name} takes about {max(round(cost.seconds / 60), 1):,} min and is left out; to include it run: "
+            f"ssl-recall evaluate --baselines auto --baselines {name}{flags}"
         )
         return False
-    if cost.seconds > SECONDS and not asked:
-        minutes = max(round(cost.seconds / 60), 1)
-        console.line(
-            f"{name} takes about {minutes:,} min and is left out; "
-            f"to include it run: ssl-recall evaluate --baselines auto --baselines {name}{flags}"
-        )
+    gib, left = memory_floor.GIB, memory_floor.available()
+    if cost.bytes > left:
+        have = f"{cost.bytes / gib:,.1f} GiB of memory, there are {left / gib:,.1f}"
+        console.warn(f"{name} needs about {have}; it is left out")
         return False
     return True
 
