@@ -49,8 +49,9 @@ class EvaluateSettings:
     baselines: Annotated[
         list[Baseline],
         Option(
-            help="Simple baseline to measure; repeatable. auto: all but als, as far as each takes seconds; none: "
-            "most-popular alone.",
+            help="Simple baseline to measure; repeatable: recent-popular, item-knn, ease, content-knn, als. auto: all "
+            "but als, as far as each takes seconds. none: most-popular alone.",
+            show_choices=False,
             rich_help_panel=MEASURES,
         ),
     ] = field(default_factory=lambda: [Baseline.AUTO])

@@ -42,7 +42,7 @@ class ContentKnn:
     def __call__(self, asked: Asked) -> NDArray[np.float32]:
         """Multiply the vectors of the lists with those of all items: (R, N) scores."""
         vectors, width = self.vectors(asked), self.common.shape[1]
-        scores = (vectors[:, width:] @ self.rare).toarray()
+        scores: NDArray[np.float32] = (vectors[:, width:] @ self.rare).toarray()
         torch.from_numpy(scores).addmm_(torch.from_numpy(vectors[:, :width].toarray()), self.common.T)
         return scores
 
@@ -109,8 +109,7 @@ def _vocabularies(table: EncodedTable) -> list[str]:
 
 def _unit(values: sp.csr_array, weights: NDArray[np.float32]) -> sp.csr_array:
     """Weigh the columns and scale the rows to length 1; a row without values stays 0."""
-    weighted = values * weights[None, :]
-    weighted = sp.csr_array(weighted)
+    weighted = sp.csr_array(values * weights[None, :])
     lengths = np.sqrt(np.asarray(weighted.multiply(weighted).sum(1)).ravel())
     scale = np.where(lengths > 0, 1 / np.maximum(lengths, 1e-12), 0).astype(np.float32)
     weighted.data *= np.repeat(scale, np.diff(weighted.indptr))

@@ -51,7 +51,9 @@ def of_content_values(values: int, items: int) -> Cost:
 def of_content_knn(model: content_knn.ContentKnn, test: ranking.Asked) -> Cost:
     """Multiply the rare values as sparse matrices, the common ones as dense matrices."""
     cells = float(np.prod(test.histories.shape, dtype=np.float64))
-    return Cost(_block(len(model.common)), VALUE_PRODUCT * content_knn.products(model, test) + (CELL + DENSE_CELL) * cells)
+    return Cost(
+        _block(len(model.common)), VALUE_PRODUCT * content_knn.products(model, test) + (CELL + DENSE_CELL) * cells
+    )
 
 
 def of_als(log: sp.csr_array) -> Cost:
@@ -60,7 +62,8 @@ def of_als(log: sp.csr_array) -> Cost:
 
 
 def _cells(held_out: selection.HeldOut, test: ranking.Asked, trials: int) -> float:
-    return float(test.histories.shape[1]) * (test.histories.shape[0] + trials * held_out.asked.histories.shape[0])
+    """Count the scores of the test lists, and those of the validation lists for each trial."""
+    return float(len(test.queries) + trials * len(held_out.asked.queries)) * float(test.histories.shape[1])
 
 
 def _block(items: int) -> float:

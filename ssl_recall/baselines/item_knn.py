@@ -7,6 +7,7 @@ x_qi is 1 if query q took item i in training; norm_i is the length of the column
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import scipy.sparse as sp
@@ -68,14 +69,15 @@ def fit(log: sp.csr_array, setting: Setting, neighbours: int = NEIGHBOURS, at_on
 def products(log: sp.csr_array) -> NDArray[np.float64]:  # (N,)
     """Count the products of two interactions of one query that `fit` sums up for each item."""
     lengths = np.diff(log.indptr).astype(np.float64)
-    return np.bincount(log.indices, np.repeat(lengths, np.diff(log.indptr)), minlength=log.shape[1])
+    found = np.bincount(log.indices, np.repeat(lengths, np.diff(log.indptr)), minlength=log.shape[1])
+    return found.astype(np.float64)
 
 
 def _parts(work: NDArray[np.float64], most: int) -> list[tuple[int, int]]:
     """Cut 0 .. len(work) - 1 into ranges with about `most` work each."""
     number = (np.cumsum(work) // most).astype(np.int64)
     bounds = [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), len(work)]
-    return list(zip(bounds[:-1], bounds[1:], strict=True))
+    return list(pairwise(bounds))
 
 
 def _most_similar(similarity: sp.csr_array, most: int) -> sp.csr_array:

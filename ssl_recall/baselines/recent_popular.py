@@ -20,4 +20,4 @@ def weights(
         return np.zeros(count)
     newest = times.max()
     half_life = max(float(newest - times.min()), 1.0) * share
-    return np.bincount(items, 0.5 ** ((newest - times) / half_life), minlength=count)
+    return np.bincount(items, 0.5 ** ((newest - times) / half_life), minlength=count).astype(np.float64)

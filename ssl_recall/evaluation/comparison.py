@@ -89,13 +89,10 @@ def _differences(
     at = {key: column for column, key in enumerate(keys)}
     changes, old, new = list[tuple[str, str, str, int]](), list[int](), list[int]()
     for one, other in combinations(dict.fromkeys(name for name, *_ in keys), 2):
-        if {one, other} <= set(baselines):
-            continue
         first, second = (other, one) if other in baselines else (one, other)
-        only_recall = first in baselines
-        for name, *rest in keys:
-            if name == first and not (only_recall and rest[1] != "recall"):
-                part, metric, k = rest
+        for name, part, metric, k in keys:
+            compared = metric == "recall" or first not in baselines
+            if name == first and second not in baselines and compared:
                 changes.append((f"{second} - {first}", part, metric, k))
                 old.append(at[first, part, metric, k])
                 new.append(at[second, part, metric, k])

@@ -1,6 +1,5 @@
 """The lists of the simple baselines for the test queries: which ones to compute, and their settings."""
 
-import importlib.util
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -74,8 +73,8 @@ def lists_of_baselines(
 ) -> "dict[str, Tensor]":
     """Fit the baselines, and return their lists for the test queries: name -> (Q, k) item rows, -1 for none.
 
-    A baseline that does not fit in memory is left out with a warning. One that takes long is left out unless it is named.
-    Raises SettingsError if a named one is impossible.
+    A baseline that does not fit in memory is left out with a warning. One that takes long, or that the data have no
+    times or features for, is left out unless it is named. Raises SettingsError if a named one is impossible.
     """
     import numpy as np
     import torch
@@ -92,8 +91,13 @@ def lists_of_baselines(
     found: dict[str, Tensor] = {}
     for name in wanted:
         start = time.monotonic()
-        attempt = _ATTEMPTS[name](data, name in asked)
-        if attempt is None or not _is_affordable(name, attempt.cost, job.flags, asked=name in asked):
+        try:
+            attempt = _ATTEMPTS[name](data)
+        except SettingsError:  # without times, or without features
+            if name in asked:
+                raise
+            continue
+        if not _is_affordable(name, attempt.cost, job.flags, asked=name in asked):
             continue
         chosen = selection.best_setting(attempt.settings, attempt.lists_of, data.held_out)
         lists = attempt.lists_of(chosen.model, data.test, k)
@@ -141,7 +145,7 @@ def _read(job: reader.Reader, truth: "Truth", seed: int, threads: int) -> Data:
     return Data(job, log, ranking.Asked(known, truth.queries.numpy()), held_out, items, columns, seed, threads)
 
 
-def _recent_popular(data: Data, asked: bool) -> Attempt | None:
+def _recent_popular(data: Data) -> Attempt:
     import polars as pl
     import torch
 
@@ -149,9 +153,7 @@ def _recent_popular(data: Data, asked: bool) -> Attempt | None:
     from ssl_recall.evaluation import retrieval
 
     if not data.job.has_column(layout.TRAIN, "timestamp"):
-        if asked:
-            raise SettingsError("--baselines recent-popular needs times: prepare with --timestamp", "NO_TIME")
-        return None
+        raise SettingsError("--baselines recent-popular needs times: prepare with --timestamp", "NO_TIME")
     log = data.job.read(layout.TRAIN, ["item_index", "timestamp"])
     items, times = data.columns[log["item_index"].to_numpy()], log["timestamp"].cast(pl.Int64).to_numpy()
 
@@ -169,14 +171,14 @@ def _recent_popular(data: Data, asked: bool) -> Attempt | None:
     return Attempt(costs.Cost(32.0 * len(times), 0.0), settings, lists_of)
 
 
-def _item_knn(data: Data, asked: bool) -> Attempt:
+def _item_knn(data: Data) -> Attempt:
     from ssl_recall.baselines import costs, item_knn, ranking
 
     settings = [(setting.name, partial(item_knn.fit, data.log, setting)) for setting in item_knn.SETTINGS]
     return Attempt(costs.of_item_knn(data.log, data.held_out, data.test), settings, ranking.recall_lists)
 
 
-def _ease(data: Data, asked: bool) -> Attempt:
+def _ease(data: Data) -> Attempt:
     from ssl_recall.baselines import costs, ease, ranking
 
     gram = cache(partial(ease.gram_of, data.log))
@@ -190,17 +192,15 @@ def _fit_ease(gram: "Callable[[], Tensor]", penalty: float) -> Any:
     return ease.fit(gram(), penalty)
 
 
-def _content_knn(data: Data, asked: bool) -> Attempt | None:
+def _content_knn(data: Data) -> Attempt:
     import polars as pl
 
     from ssl_recall.baselines import content_knn, costs, ranking
 
     features = data.job.read(layout.FEATURES)
     if features.filter((pl.col("side") == "item") & pl.col("kind").is_in(content_knn.KINDS)).is_empty():
-        if asked:
-            text = "--baselines content-knn needs a categorical or multi-valued feature of the items"
-            raise SettingsError(text, "NO_FEATURES")
-        return None
+        text = "--baselines content-knn needs a categorical or multi-valued feature of the items"
+        raise SettingsError(text, "NO_FEATURES")
     items, queries = training_inputs.item_and_query_tables(data.job)
     cost = costs.of_content_values(len(items.codes) + len(queries.codes), items.rows)
     if cost.bytes > memory_floor.available():
@@ -210,7 +210,7 @@ def _content_knn(data: Data, asked: bool) -> Attempt | None:
     return Attempt(costs.of_content_knn(model, data.test), [("", lambda: model)], ranking.recall_lists)
 
 
-def _als(data: Data, asked: bool) -> Attempt:
+def _als(data: Data) -> Attempt:
     from ssl_recall.baselines import als, costs, ranking
 
     settings = [
@@ -222,11 +222,14 @@ def _als(data: Data, asked: bool) -> Attempt:
 
 def _need_implicit() -> None:
     """Raise SettingsError if implicit is not installed."""
-    if importlib.util.find_spec("implicit") is None:
-        raise SettingsError("--baselines als needs implicit; run: pip install 'implicit>=0.7.3'", "NO_IMPLICIT")
+    try:
+        import implicit  # noqa: F401
+    except ImportError:
+        text = "--baselines als needs implicit; run: pip install 'implicit>=0.7.3'"
+        raise SettingsError(text, "NO_IMPLICIT") from None
 
 
-_ATTEMPTS: dict[Baseline, Callable[[Data, bool], Attempt | None]] = {
+_ATTEMPTS: dict[Baseline, Callable[[Data], Attempt]] = {
     Baseline.RECENT_POPULAR: _recent_popular,
     Baseline.ITEM_KNN: _item_knn,
     Baseline.EASE: _ease,

@@ -40,7 +40,7 @@ class Recalls:
         for one, two, turn in ((model, other, 1), (other, model, -1)):
             row = self.rows.get((f"{one} - {two}", part))
             if row is not None:
-                return turn * ((row["low"] > 0) - (row["high"] < 0))
+                return turn * (int(row["low"] > 0) - int(row["high"] < 0))
         mine, its = self.value(model, part), self.value(other, part)
         return (mine > its) - (mine < its)
 
@@ -49,7 +49,7 @@ def advice(frame: "pl.DataFrame", k: int) -> str:
     """Name the model to serve and why: metrics.parquet -> one line.
 
     SSL, if no model recalls significantly more of all pairs, and if SSL recalls significantly more of the tail or of
-    cold items than each model that recalls as much of all pairs. Otherwise the model with the highest recall of all pairs.
+    cold items than each model that recalls as much of all pairs. Otherwise the model that recalls most of all pairs.
     """
     rows = frame.filter(k=k, metric="recall").iter_rows(named=True)
     recalls = Recalls({(row["model"], row["slice"]): row for row in rows})
