@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
     from ssl_recall.evaluation.comparison import Truth
 
-READS = (
-    *baseline_lists.READS,
+OF_MODELS = (
     layout.TRAIN,
     layout.VALIDATION,
     layout.TEST,
@@ -30,6 +29,7 @@ READS = (
     layout.ITEM_EMBEDDINGS,
     layout.QUERY_EMBEDDINGS,
 )
+READS = (*baseline_lists.READS, *OF_MODELS)  # with baselines
 OPTIONAL = (layout.NO_SSL_ITEM_EMBEDDINGS, layout.NO_SSL_QUERY_EMBEDDINGS)
 WRITES = (layout.METRICS,)
 MEASURES, MACHINE = "Measures", "Machine and output"
@@ -85,7 +85,7 @@ def evaluate(folder: StageFolder, settings: EvaluateSettings) -> None:
     job = folder.job(
         "evaluate",
         recorded(settings) | {"k": settings.lengths, "baselines": settings.named},
-        reads=READS if settings.named else READS[len(baseline_lists.READS) :],
+        reads=READS if settings.named else OF_MODELS,
         optional=OPTIONAL,
         writes=WRITES,
         need=Need(memory_needs.of_evaluation, torch=True),

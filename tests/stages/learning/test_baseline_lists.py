@@ -126,6 +126,27 @@ def test_the_lists_are_those_of_the_best_setting_on_validation(name: Baseline, r
     assert np.mean(same) > 0.9  # equal scores of float64 may differ in float32
 
 
+def test_a_history_holds_no_validation_pairs_for_the_choice_and_holds_them_for_the_test(run: Run) -> None:
+    job, truth = run
+    data, tables = baseline_lists._read(job, truth, seed=1, threads=1), tables_of(job)
+    train, validation = (matrix(tables[name])[:, data.items] for name in ("train", "validation"))
+    np.testing.assert_array_equal(data.log.toarray(), train)
+    held_out, drawn = data.held_out, data.held_out.asked.queries
+    np.testing.assert_array_equal(held_out.asked.histories.toarray(), train[drawn])
+    found = np.zeros_like(validation)
+    found[drawn[held_out.lists], held_out.columns] = 1
+    np.testing.assert_array_equal(found, validation)
+    np.testing.assert_array_equal(data.test.histories.toarray(), (train + validation)[truth.queries.numpy()])
+
+
+def test_at_most_some_queries_of_the_validation_are_drawn(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, truth = run
+    monkeypatch.setattr(baseline_lists, "VALIDATION_QUERIES", 5)
+    held_out = baseline_lists._read(job, truth, seed=1, threads=1).held_out
+    assert len(held_out.asked.queries) == 5
+    assert set(held_out.lists.tolist()) == set(range(5))
+
+
 def test_recent_popular_is_a_sort_by_decayed_counts(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     job, truth = run
     found = lists_of(run, Baseline.RECENT_POPULAR)["recent-popular"]
