@@ -96,8 +96,8 @@ def evaluate(folder: StageFolder, settings: EvaluateSettings) -> None:
 
             hardware.use(settings.threads, hardware.device_of("cpu"))
             truth = truth_of(job)
-            own = _recalled(job, truth, max(settings.lengths), paired=is_fair(job))
             simple = _simple(job, truth, settings)
+            own = _recalled(job, truth, max(settings.lengths), paired=is_fair(job))
             frame = comparison.compare_models(
                 truth,
                 simple | own,
