@@ -12,6 +12,7 @@ CELL = 5e-9  # seconds per score: its place in a dense matrix, and the search fo
 DENSE_CELL = 5e-9  # seconds per score: the product of the common values
 ITEM_PRODUCT, VALUE_PRODUCT, SUM = 2e-8, 1.2e-8, 5e-9  # seconds per product of two entries of sparse matrices
 INVERSION = 5e-11  # seconds per cubed item in float32
+WEIGHT = 1e-9  # seconds per weight that a history adds to the scores
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,14 @@ def of_item_knn(log: sp.csr_array, held_out: selection.HeldOut, test: ranking.As
 
 
 def of_ease(log: sp.csr_array, held_out: selection.HeldOut, test: ranking.Asked) -> Cost:
-    """Invert W x W matrices of the W items with training interactions."""
-    warm, trials = ease.warm_items(log), len(ease.PENALTIES)
+    """Invert W x W matrices of the W items with training interactions; their trace is the number of interactions."""
+    warm, trials = float(ease.warm_items(log)), len(ease.PENALTIES)
+    width = 4 if log.nnz * ease.ROUNDING < min(ease.PENALTIES) else 8  # bytes per number
     taken = test.histories.nnz + trials * held_out.asked.histories.nnz
-    scores = CELL * _cells(held_out, test, trials) + taken * warm * 1e-9
-    return Cost(
-        6.0 * 4 * warm**2 + _block(log.shape[1]),
-        trials * INVERSION * float(warm) ** 3 + scores + ITEM_PRODUCT * float(item_knn.products(log).sum()),
-    )
+    scores = CELL * _cells(held_out, test, trials) + WEIGHT * taken * warm
+    inversions = trials * INVERSION * warm**3 * width / 4
+    gram = ITEM_PRODUCT * float(item_knn.products(log).sum())
+    return Cost(6 * width * warm**2 + _block(log.shape[1]), gram + inversions + scores)
 
 
 def of_content_values(values: int, items: int) -> Cost:

@@ -18,7 +18,7 @@ from torch import Tensor
 from .ranking import Asked
 
 PENALTIES = (100.0, 500.0, 2500.0)
-ROUNDING = 1e-5  # float32 inverts the matrix if its trace, rounded, is below a hundredth of the penalty
+ROUNDING = 1e-5  # of the trace: float32 suffices below the penalty; its own rounding is a hundredth of this
 
 
 @dataclass(frozen=True)

@@ -38,3 +38,12 @@ def test_item_knn_costs_the_pairs_of_the_interactions_of_each_query() -> None:
     assert dear.seconds > 4 * cheap.seconds
     assert dear.bytes > cheap.bytes
     assert dear.bytes < 10 * 5000 * 5000 * costs.ENTRY + costs._block(5000) + 3e8
+
+
+def test_ease_of_a_large_log_costs_the_double_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = log_of(10, 6000, 3)
+    small = costs.of_ease(log, *asked(log))
+    monkeypatch.setattr(costs.ease, "ROUNDING", 1e9)
+    large = costs.of_ease(log, *asked(log))
+    assert large.bytes - costs._block(6000) == 2 * (small.bytes - costs._block(6000))
+    assert large.seconds > 1.9 * small.seconds
