@@ -19,7 +19,14 @@ TITLES = {
     "no-ssl": "no SSL",
     "ssl": "SSL",
 }
-WORDS = {"all": "all pairs", "head": "the head", "tail": "the tail", "cold": "cold items"}
+WORDS = {
+    "all": "all pairs",
+    "head": "the head",
+    "tail": "the tail",
+    "cold": "cold items",
+    "new-queries": "the pairs of new queries",
+}
+SHOWN = (*WORDS, "warm-tail")  # a model that is best in all slices is best in the warm tail, too
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,7 @@ def advice(frame: "pl.DataFrame", k: int) -> str:
     rows = frame.filter(k=k, metric="recall").iter_rows(named=True)
     recalls = Recalls({(row["model"], row["slice"]): row for row in rows})
     names = [name for name in TITLES if (name, "all") in recalls.rows]
-    parts = [part for part in WORDS if recalls.rows[names[0], part]["n"]]
+    parts = [part for part in SHOWN if recalls.rows.get((names[0], part), {}).get("n")]
     picked = _picked(recalls, names, parts)
     return f"serve {TITLES[picked]}: {_why(recalls, picked, [name for name in names if name != picked], parts)}"
 
@@ -76,6 +83,7 @@ def _why(recalls: Recalls, picked: str, others: list[str], parts: list[str]) -> 
     best = [part for part in parts if all(recalls.sign(picked, name, part) > 0 for name in others)]
     if best == parts:
         return "it is best in all slices"
+    best, parts = ([part for part in some if part in WORDS] for some in (best, parts))
     if picked == OWN:
         said = [f"best of {_listed(best)}"] if best else []
         tied = [name for name in others if recalls.sign(picked, name, "all") == 0]

@@ -96,3 +96,18 @@ POPULAR = (0.1, 0.2, 0.0, 0.0)
 )
 def test_what_to_serve(models: dict[str, Values], ties: list[tuple[str, str, str]], expected: str) -> None:
     assert advice(frame(models, set(ties)), 50) == expected
+
+
+@pytest.mark.parametrize(
+    ("part", "tied", "expected"),
+    [
+        ("new-queries", False, "serve SSL: it is best in all slices"),
+        ("new-queries", True, "serve SSL: best of all pairs, of the head, of the tail and of cold items"),
+        ("warm-tail", True, "serve SSL: best of all pairs, of the head, of the tail and of cold items"),
+    ],
+)
+def test_best_in_all_slices_holds_for_new_queries_and_the_warm_tail(part: str, tied: bool, expected: str) -> None:
+    plain = frame({"most-popular": POPULAR, "ssl": (0.6, 0.7, 0.3, 0.2)})
+    low = pl.when(pl.col("model") == "ssl - most-popular").then(-0.1 if tied else 0.1).otherwise("low").alias("low")
+    more = plain.filter(slice="all").with_columns(pl.lit(part).alias("slice"), low)
+    assert advice(pl.concat([plain, more]), 50) == expected
