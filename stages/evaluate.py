@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
-from stages.learning import hardware, memory_needs
+from stages.learning import baseline_lists, hardware, memory_needs
+from stages.learning.baseline_lists import Baseline
 from stages.learning.held_out import truth_of
 from stages.run_folder import dry_run, layout, reader
 from stages.run_folder.memory_floor import Need
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from ssl_recall.evaluation.comparison import Truth
 
-READS = (
+OF_MODELS = (
     layout.TRAIN,
     layout.VALIDATION,
     layout.TEST,
@@ -28,6 +29,7 @@ READS = (
     layout.ITEM_EMBEDDINGS,
     layout.QUERY_EMBEDDINGS,
 )
+READS = (*baseline_lists.READS, *OF_MODELS)  # with baselines
 OPTIONAL = (layout.NO_SSL_ITEM_EMBEDDINGS, layout.NO_SSL_QUERY_EMBEDDINGS)
 WRITES = (layout.METRICS,)
 MEASURES, MACHINE = "Measures", "Machine and output"
@@ -44,6 +46,15 @@ class EvaluateSettings:
     head_share: Annotated[
         float, Option(min=0.0, max=1.0, help="Share of the items in the head.", rich_help_panel=MEASURES)
     ] = metrics_table.HEAD_SHARE
+    baselines: Annotated[
+        list[Baseline],
+        Option(
+            help="Simple baseline to measure; repeatable: recent-popular, item-knn, ease, content-knn, als. auto: all "
+            "but als, as far as each takes seconds. none: most-popular alone.",
+            show_choices=False,
+            rich_help_panel=MEASURES,
+        ),
+    ] = field(default_factory=lambda: [Baseline.AUTO])
     bootstrap: Annotated[
         int, Option(min=10, help="Bootstrap draws of queries for the 95 % intervals.", rich_help_panel=MEASURES)
     ] = 1000
@@ -58,18 +69,23 @@ class EvaluateSettings:
         """Return the distinct list lengths, ascending."""
         return sorted(set(self.k))
 
+    @property
+    def named(self) -> list[Baseline]:
+        """Return the distinct baselines without `none`, in the order of their declaration."""
+        return [name for name in Baseline if name in self.baselines and name is not Baseline.NONE]
+
 
 def evaluate(folder: StageFolder, settings: EvaluateSettings) -> None:
-    """Rank the whole catalogue for every test query by plain cosine; compare with most-popular and with no SSL.
+    """Rank the whole catalogue for every test query by plain cosine; compare with simple baselines and with no SSL.
 
-    Reads train, validation, test, popularity and the exported vectors, those of RUN/no-ssl/ too if they exist. Writes
-    metrics.parquet: recall, map and ndcg by slice with 95 % intervals, coverage, mean popularity. The lists leave out
-    the training and validation items of the query.
+    Reads train, validation, test, popularity and the exported vectors, those of RUN/no-ssl/ too if they exist; for the
+    baselines also features, items and queries. Writes metrics.parquet: recall, map and ndcg by slice with 95 %
+    intervals, coverage, mean popularity. The lists leave out the training and validation items of the query.
     """
     job = folder.job(
         "evaluate",
-        recorded(settings) | {"k": settings.lengths},
-        reads=READS,
+        recorded(settings) | {"k": settings.lengths, "baselines": settings.named},
+        reads=READS if settings.named else OF_MODELS,
         optional=OPTIONAL,
         writes=WRITES,
         need=Need(memory_needs.of_evaluation, torch=True),
@@ -80,9 +96,16 @@ def evaluate(folder: StageFolder, settings: EvaluateSettings) -> None:
 
             hardware.use(settings.threads, hardware.device_of("cpu"))
             truth = truth_of(job)
-            recalled = _recalled(job, truth, max(settings.lengths), baseline=is_fair(job))
+            simple = _simple(job, truth, settings)
+            own = _recalled(job, truth, max(settings.lengths), paired=is_fair(job))
             frame = comparison.compare_models(
-                truth, recalled, settings.lengths, settings.head_share, settings.bootstrap, settings.seed
+                truth,
+                simple | own,
+                settings.lengths,
+                settings.head_share,
+                settings.bootstrap,
+                settings.seed,
+                baselines=simple,
             )
             job.write(layout.METRICS, frame)
             job.done(f"{len(truth.pair_items):,} test pairs of {len(truth.queries):,} queries")
@@ -116,14 +139,25 @@ def is_fair(job: reader.Reader) -> bool:
     return not differ
 
 
-def _recalled(job: reader.Reader, truth: "Truth", k: int, *, baseline: bool) -> "dict[str, Tensor]":
-    """Return the lists of each model for the test queries: name -> (Q, k) item rows."""
+def _simple(job: reader.Reader, truth: "Truth", settings: EvaluateSettings) -> "dict[str, Tensor]":
+    """Return the lists of most-popular and of each baseline for the test queries: name -> (Q, k) item rows."""
+    from ssl_recall.evaluation import comparison, retrieval
+
+    k = max(settings.lengths)
+    popular = retrieval.most_popular(truth.counts, len(truth.queries), k, truth.known)
+    return {comparison.MOST_POPULAR: popular} | baseline_lists.lists_of_baselines(
+        job, truth, k, settings.named, settings.seed, settings.threads
+    )
+
+
+def _recalled(job: reader.Reader, truth: "Truth", k: int, *, paired: bool) -> "dict[str, Tensor]":
+    """Return the lists of the models with and, if `paired`, without SSL: name -> (Q, k) item rows."""
     from ssl_recall.evaluation import retrieval
 
-    lists = {"most-popular": retrieval.most_popular(truth.counts, len(truth.queries), k, truth.known)}
+    lists: dict[str, Tensor] = {}
     folders = {"no-ssl": layout.NO_SSL, "ssl": ""}
     for name, folder in folders.items():
-        if folder and not (baseline and all(job.has(file) for file in OPTIONAL)):
+        if folder and not (paired and all(job.has(file) for file in OPTIONAL)):
             continue
         items, queries = (
             _vectors(job.read(folder + file)) for file in (layout.ITEM_EMBEDDINGS, layout.QUERY_EMBEDDINGS)

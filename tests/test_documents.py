@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted([ROOT / "README.md", ROOT / "data" / "README.md", *DOCS.rglob("*.md")])
 NO_RULE = {"BOOLEAN", "BYTE_ARRAY", "FLOAT", "INT32", "PAR1"}  # Parquet's
+NO_RULE |= {"ALS", "EASE"}  # baselines
 NO_RULE |= {"DEFAULT_MAP", "DUP_", "ITEM", "SSL", "SSL_RECALL_ANY_MEMORY"}
 BUILT = {"DUP_ITEM_ID", "DUP_ITEMS_ID", "DUP_QUERY_ID", "DUP_QUERIES_ID"}  # made of a flag's name
 

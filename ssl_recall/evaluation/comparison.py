@@ -4,7 +4,7 @@ Every figure is a ratio of two sums over queries. So a bootstrap can draw the qu
 by query. All frames are in long form.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -29,6 +29,7 @@ class Truth:
     queries: Tensor  # (Q,) int64 query rows
     known: retrieval.Known  # offsets (Q + 1,) and items (E,), taken before the test, never recalled
     counts: Tensor  # (N,) int64
+    trained: Tensor  # (Q,) bool, True for a query with training interactions
 
 
 def compare_models(
@@ -38,32 +39,33 @@ def compare_models(
     head_share: float,
     draws: int,  # bootstrap samples
     seed: int,
+    baselines: Collection[str] = (),  # models that are compared with the others in recall alone
 ) -> pl.DataFrame:
-    """Measure every model, and the difference of every two models on the same queries.
+    """Measure every model, and the differences of the models on the same queries.
 
+    Two models that are no baselines are compared in every metric, a model and a baseline in recall, two baselines not.
     -> model ("a" or "b - a"), slice, metric, k, value, low and high (95 %, bootstrap over queries), n (trials).
     """
-    members = metrics.slices(truth.counts, head_share)
+    members = slices_of_pairs(truth, head_share)
+    trials = torch.stack([column for kept in members.values() for column in _trials(truth, kept)], 1)
     keys: list[tuple[str, str, str, int]] = []
-    columns: list[tuple[Tensor, Tensor]] = []
+    columns, trials_of = list[Tensor](), list[int]()
     for name, lists in recalled.items():
         found = metrics.hits(lists, truth.pair_rows, truth.pair_items)
-        for part, inside in members.items():
-            kept = inside[truth.pair_items]
+        for place, (part, kept) in enumerate(members.items()):
             for k in ks:
                 keys += [(name, part, metric, k) for metric in ("recall", *PER_QUERY)]
                 columns += _sums_by_query(found[kept], truth.pair_rows[kept], len(truth.queries), k)
-    sums, trials = torch.stack([s for s, _ in columns], 1), torch.stack([t for _, t in columns], 1)
-    at = {key: column for column, key in enumerate(keys)}
-    for old, new in combinations(recalled, 2):
-        pairs = [(key[1:], at[key], at[(new, *key[1:])]) for key in keys if key[0] == old]
-        keys += [(f"{new} - {old}", *rest) for rest, _, _ in pairs]
-        sums = torch.cat([sums, torch.stack([sums[:, b] - sums[:, a] for _, a, b in pairs], 1)], 1)
-        trials = torch.cat([trials, trials[:, [a for _, a, _ in pairs]]], 1)
-    value, n = sums.sum(0) / trials.sum(0), trials.sum(0)
-    low, high = metrics.bootstrap_intervals(sums, trials, draws, torch.Generator().manual_seed(seed))
+                trials_of += [2 * place] + [2 * place + 1] * len(PER_QUERY)
+    sums = torch.stack(columns, 1)
+    columns.clear()
+    value, n = sums.sum(0) / trials.sum(0)[trials_of], trials.sum(0)[trials_of]
+    ratios = metrics.bootstrap_ratios(sums, trials, trials_of, draws, torch.Generator().manual_seed(seed))
+    changes, old, new = _differences(keys, baselines)
+    value, n = torch.cat([value, value[new] - value[old]]), torch.cat([n, n[old]])
+    low, high = metrics.percentile_intervals(torch.cat([ratios, ratios[:, new] - ratios[:, old]], 1))
     table = [value.tolist(), low.tolist(), high.tolist(), n.long().tolist()]
-    rows = [(*key, *numbers) for key, *numbers in zip(keys, *table, strict=True)]
+    rows = [(*key, *numbers) for key, *numbers in zip(keys + changes, *table, strict=True)]
     rows += _of_whole_lists(truth, recalled, ks)
     schema = (
         {"model": pl.String, "slice": pl.String, "metric": pl.String, "k": pl.Int32}
@@ -71,6 +73,30 @@ def compare_models(
         | {"n": pl.Int64}
     )
     return pl.DataFrame(rows, schema=schema, orient="row").with_columns(pl.col(FIGURES).fill_nan(None))
+
+
+def slices_of_pairs(truth: Truth, head_share: float) -> dict[str, Tensor]:
+    """Divide the test pairs by their items, and by whether their query has training interactions: -> (P,) bool."""
+    by_item = {name: inside[truth.pair_items] for name, inside in metrics.slices(truth.counts, head_share).items()}
+    known = truth.trained[truth.pair_rows]
+    return by_item | {"known-queries": known, "new-queries": ~known}
+
+
+def _differences(
+    keys: list[tuple[str, str, str, int]], baselines: Collection[str]
+) -> tuple[list[tuple[str, str, str, int]], list[int], list[int]]:
+    """Pair the columns to compare: the key of each difference, its old column and its new column."""
+    at = {key: column for column, key in enumerate(keys)}
+    changes, old, new = list[tuple[str, str, str, int]](), list[int](), list[int]()
+    for one, other in combinations(dict.fromkeys(name for name, *_ in keys), 2):
+        first, second = (other, one) if other in baselines else (one, other)
+        for name, part, metric, k in keys:
+            compared = metric == "recall" or first not in baselines
+            if name == first and second not in baselines and compared:
+                changes.append((f"{second} - {first}", part, metric, k))
+                old.append(at[first, part, metric, k])
+                new.append(at[second, part, metric, k])
+    return changes, old, new
 
 
 def _of_whole_lists(truth: Truth, recalled: Mapping[str, Tensor], ks: Sequence[int]) -> list[tuple[Any, ...]]:
@@ -85,14 +111,18 @@ def _of_whole_lists(truth: Truth, recalled: Mapping[str, Tensor], ks: Sequence[i
     return rows
 
 
-def _sums_by_query(found: Tensor, pair_rows: Tensor, queries: int, k: int) -> list[tuple[Tensor, Tensor]]:
-    """Sum each query's numerator and denominator, (Q,) each, of recall and of each metric in PER_QUERY."""
+def _sums_by_query(found: Tensor, pair_rows: Tensor, queries: int, k: int) -> list[Tensor]:
+    """Sum each query's numerator, (Q,), of recall and of each metric in PER_QUERY."""
     zeros = torch.zeros(queries, dtype=torch.float64)
     hits = zeros.index_add(0, pair_rows, metrics.pair_recall(found, k))
-    columns = [(hits, torch.bincount(pair_rows, minlength=queries).double())]
     asked, values = metrics.per_query(found, pair_rows, k)
-    one = zeros.index_fill(0, asked, 1.0)
-    return columns + [(zeros.index_copy(0, asked, values[metric]), one) for metric in PER_QUERY]
+    return [hits, *(zeros.index_copy(0, asked, values[metric]) for metric in PER_QUERY)]
+
+
+def _trials(truth: Truth, kept: Tensor) -> tuple[Tensor, Tensor]:
+    """Count each query's pairs, and the query itself if it has any, (Q,) each: the denominators of a slice."""
+    pairs = torch.bincount(truth.pair_rows[kept], minlength=len(truth.queries)).double()
+    return pairs, (pairs > 0).double()
 
 
 def compare_arms(

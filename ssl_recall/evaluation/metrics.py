@@ -4,6 +4,7 @@ A slice restricts the held-out pairs, never the candidates: every list is drawn 
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -96,21 +97,27 @@ def mean_popularity(recalled: Tensor, k: int, counts: Tensor) -> float:
     return counts[listed[listed >= 0]].double().mean().item()
 
 
-def bootstrap_intervals(
-    sums: Tensor,  # (Q, C) float64: each query's part of each numerator (or of a difference of two models)
-    trials: Tensor,  # (Q, C) float64: each query's part of each denominator
+def bootstrap_ratios(
+    sums: Tensor,  # (Q, C) float64: each query's part of each numerator
+    trials: Tensor,  # (Q, T) float64: each query's part of each denominator
+    trials_of: Sequence[int],  # (C,) the denominator of each numerator, below T
     draws: int,
     source: torch.Generator,
-) -> tuple[Tensor, Tensor]:  # (C,), (C,) float64
-    """Return the 95 % percentile bootstrap intervals of sum(sums) / sum(trials); it draws queries with replacement.
+) -> Tensor:  # (draws, C) float64
+    """Draw queries with replacement, `draws` times, and return the ratios sum(sums) / sum(trials) of each draw.
 
-    The trials of one query depend on each other, so they are drawn together. One draw serves all columns. NaN if a
-    column has no trials.
+    The trials of one query depend on each other, so they are drawn together. One draw serves all columns, so the
+    difference of two columns is paired. NaN if a column has no trials.
     """
     ratios = torch.empty(draws, sums.shape[1], dtype=torch.float64)
     for part in torch.arange(draws).split(32):
         weights = _times_drawn(len(part), len(sums), source)
-        ratios[part] = (weights @ sums) / (weights @ trials)
+        ratios[part] = (weights @ sums) / (weights @ trials)[:, trials_of]
+    return ratios
+
+
+def percentile_intervals(ratios: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the ends of the 95 % percentile intervals: (draws, C) -> (C,), (C,)."""
     low, high = torch.nanquantile(ratios, torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
     return low, high
 

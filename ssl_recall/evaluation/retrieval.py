@@ -37,7 +37,7 @@ def top_k(
             torch.mm(queries[rows], items[part].T, out=cosines)
             if known is not None:
                 _hide(cosines, known, rows, part)
-            found, place = _nearest(cosines, min(width, cosines.shape[1]))
+            found, place = nearest(cosines, min(width, cosines.shape[1]))
             # of equal cosines, those of an earlier part have the lower index and come first
             best, order = torch.sort(torch.cat([best, found], 1), dim=1, descending=True, stable=True)
             at = torch.cat([at, place + first], 1).gather(1, order)[:, :width]
@@ -79,7 +79,7 @@ def _hide(cosines: Tensor, known: Known, rows: slice, part: slice) -> None:
     cosines[owner[inside], column[inside]] = float("-inf")
 
 
-def _nearest(cosines: Tensor, width: int) -> tuple[Tensor, Tensor]:
+def nearest(cosines: Tensor, width: int) -> tuple[Tensor, Tensor]:
     """Return the `width` largest values of every row and their columns, ties in the order of the index.
 
     The columns are dealt into groups. The `width` largest values are in the groups with the `width` largest maxima, so
@@ -105,9 +105,17 @@ def _nearest(cosines: Tensor, width: int) -> tuple[Tensor, Tensor]:
         tied = (best[:, width] == best[:, width - 1]) & ~best[:, width].isinf()  # topk may have taken any of the tied
         best, at = best[:, :width].contiguous(), at[:, :width].contiguous()
         if bool(tied.any()):
-            whole = torch.sort(cosines[tied], dim=1, descending=True, stable=True)
-            best[tied], at[tied] = whole.values[:, :width], whole.indices[:, :width]
+            at[tied] = _first_of_equal(cosines[tied], best[tied], at[tied])
     return best, at
+
+
+def _first_of_equal(cosines: Tensor, best: Tensor, at: Tensor) -> Tensor:
+    """Replace the columns of each row's smallest value by the first columns with that value."""
+    least = best == best[:, -1:]  # (B, width), the last ones of each row
+    row, column = (cosines == best[:, -1:]).nonzero(as_tuple=True)
+    starts = torch.searchsorted(row, torch.arange(len(best), device=row.device))
+    place = torch.arange(len(row), device=row.device) - starts[row]
+    return at.masked_scatter(least, column[place < least.sum(1)[row]])
 
 
 def _filled(lists: Tensor, k: int) -> Tensor:

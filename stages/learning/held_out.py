@@ -25,10 +25,12 @@ def truth_of(job: reader.Reader) -> "Truth":
     held = training_inputs.interactions_of(test, int(test["query_index"].max() or 0) + 1)  # type: ignore[arg-type]
     queries, rows = held.queries.unique(return_inverse=True)
     earlier = [job.read(name, ["query_index", "item_index"]) for name in (layout.TRAIN, layout.VALIDATION)]
-    before = pl.concat([log.filter(pl.col("query_index").is_in(queries.tolist())) for log in earlier])
+    train, validation = (log.filter(pl.col("query_index").is_in(queries.tolist())) for log in earlier)
+    before = pl.concat([train, validation])
     renumbered = torch.searchsorted(queries, before["query_index"].to_torch().long())
     order = torch.argsort(renumbered, stable=True)
     lengths = torch.bincount(renumbered, minlength=len(queries))
     offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
     taken = before["item_index"].to_torch().long()[order]
-    return Truth(rows, held.items, queries, (offsets, taken), counts)
+    trained = torch.isin(queries, train["query_index"].to_torch().long())
+    return Truth(rows, held.items, queries, (offsets, taken), counts, trained)

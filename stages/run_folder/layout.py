@@ -76,7 +76,7 @@ _PAIRS = {
 CONTRACT: dict[str, Artifact] = {
     FEATURES: Artifact(
         "prepare",
-        ("compute-mi", "build-views", "show-views", "train", "export-embeddings", "tune", "ablate"),
+        ("compute-mi", "build-views", "show-views", "train", "export-embeddings", "evaluate", "tune", "ablate"),
         {
             "side": "string",
             "feature": "string",
@@ -108,6 +108,7 @@ CONTRACT: dict[str, Artifact] = {
             "show-views",
             "train",
             "export-embeddings",
+            "evaluate",
             "tune",
             "ablate",
         ),
@@ -115,7 +116,7 @@ CONTRACT: dict[str, Artifact] = {
     ),
     QUERIES: Artifact(
         "prepare",
-        ("train", "export-embeddings", "tune", "ablate"),
+        ("train", "export-embeddings", "evaluate", "tune", "ablate"),
         {"query_id": "id", "<feature>": "as came", "<feature>__code": "code"},
     ),
     TRAIN: Artifact(

@@ -4,6 +4,7 @@ The estimate is a floor from the sizes in the files' footers. A stage that is re
 that starts may still run out of memory.
 """
 
+import math
 import os
 import resource
 import sys
@@ -36,6 +37,11 @@ def check(stage: str, need: Need, inputs: Reader) -> None:
         return
     _hold_against(stage, 0.0, torch=need.torch)  # the libraries alone, before they are loaded to read the footers
     _hold_against(stage, need.estimate(inputs), torch=need.torch)
+
+
+def available() -> float:
+    """Return the bytes that this process can still take, infinite if the system does not tell."""
+    return min(left for left in (_resident(), _addresses(), math.inf) if left is not None)
 
 
 def _hold_against(stage: str, need: float, *, torch: bool) -> None:

@@ -3,10 +3,14 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len
+
 from . import console
+from .advice import TITLES, advice
 
 if TYPE_CHECKING:
     import polars as pl
+    from rich.text import Text
 
 
 Figures = dict[tuple[str, str, str], dict[str, Any]]  # (model, slice, metric) -> its row
@@ -14,43 +18,90 @@ HEAD_SHARE = 0.1  # of the items
 FEW = 500  # test pairs; with fewer, noise exceeds the effect to measure
 EASY = 0.1  # share of the catalogue; for a longer list recall is easy
 SLICES = ("all", "head", "tail", "cold", "warm-tail")
-TITLES = {"most-popular": "most popular", "no-ssl": "no SSL", "ssl": "SSL"}
+BY_QUERY = ("known-queries", "new-queries")  # shown if new queries have test pairs
+MODELS = ("no-ssl", "ssl")  # with intervals
+CHANGE = "ssl - no-ssl"
+GAP = 2  # spaces between two columns
 
 
 def show(frame: "pl.DataFrame", head_share: float, k: int = 50) -> None:
-    """Print recall by slice, one column per model, and the gain from SSL, at the measured k nearest to `k`."""
-    from rich.table import Table
+    """Print recall by slice, one column per model, and the gain from SSL, at the measured k nearest to `k`.
 
+    The last line says which model to serve.
+    """
     k = min(frame["k"].unique().to_list(), key=lambda measured: (abs(measured - k), measured))
     figures = {(row["model"], row["slice"], row["metric"]): row for row in frame.filter(k=k).iter_rows(named=True)}
     names = [name for name in TITLES if (name, "all", "recall") in figures]
-    table = Table(title=f"recall@{k} on the test pairs", title_justify="left", box=None, pad_edge=False)
-    table.add_column("")
-    for name in names:
-        table.add_column(TITLES[name], justify="right")
-    paired = "no-ssl" in names
-    if paired:
-        table.add_column("SSL - no SSL", justify="right")
-    table.add_column("test pairs", justify="right")
-    for part in SLICES:
-        cells = [_figure(figures[name, part, "recall"]) for name in names]
-        change = [_figure(figures["ssl - no-ssl", part, "recall"], sign="+")] if paired else []
-        table.add_row(part, *cells, *change, f"{figures[names[0], part, 'recall']['n']:,}")
-    for metric, title, form in (
-        ("ndcg", f"ndcg@{k}", ".3f"),
-        ("coverage", f"coverage@{k}", ".1%"),
-        ("mean_popularity", "mean popularity", ",.0f"),
-    ):
-        row = [format(figures[name, "all", metric]["value"], form) for name in names]
-        table.add_row(title, *row, *([""] if paired else []), "", style="dim")
-    console.out.print(table)
+    slices = list(SLICES) + (list(BY_QUERY) if figures[names[0], "new-queries", "recall"]["n"] else [])
+    heads = ["", *(TITLES[name].replace(" ", "\n") if name not in MODELS else TITLES[name] for name in names)]
+    heads += (["SSL - no SSL"] if "no-ssl" in names else []) + ["test\npairs"]
+    rows = [[part, *_cells(figures, names, part), f"{figures[names[0], part, 'recall']['n']:,}"] for part in slices]
+    foot = [_of_all(figures, names, *form) for form in _forms(k)]
+    console.out.print(f"recall@{k} on the test pairs")
+    _print_table(heads, rows, foot, [_best(figures, names, part) for part in slices])
     console.out.print(
         f"recall@{k}: share of the test pairs whose item is among the {k} nearest of the whole catalogue, without the "
-        f"items that the query took before [95 % interval over queries]\n{legend(head_share)}",
+        f"items that the query took before; bold: the best [95 % interval over queries; one seed, so it leaves out the "
+        f"spread over training seeds]\n{legend(head_share)}",
         style="dim",
     )
     for note in notes(figures, names, k):
         console.out.print(f"note: {note}", style="yellow", soft_wrap=True)
+    console.out.print(advice(frame, k), style="bold", soft_wrap=True)
+
+
+def _cells(figures: Figures, names: list[str], part: str) -> list[str]:
+    """Write the recall of each model in a slice, with an interval for those of MODELS, and the gain from SSL."""
+    cells = [_figure(figures[name, part, "recall"], interval=name in MODELS) for name in names]
+    return cells + ([_figure(figures[CHANGE, part, "recall"], sign="+")] if "no-ssl" in names else [])
+
+
+def _best(figures: Figures, names: list[str], part: str) -> set[int]:
+    """Return the columns of the highest recall of a slice as it is printed, none if all are 0."""
+    printed = [f"{figures[name, part, 'recall']['value'] or 0:.3f}" for name in names]
+    return {place for place, text in enumerate(printed, 1) if text == max(printed) and float(text)}
+
+
+def _forms(k: int) -> list[tuple[str, str, str]]:
+    return [
+        ("ndcg", f"ndcg@{k}", ".3f"),
+        ("coverage", f"coverage@{k}", ".1%"),
+        ("mean_popularity", "mean popularity", ",.0f"),
+    ]
+
+
+def _of_all(figures: Figures, names: list[str], metric: str, title: str, form: str) -> list[str]:
+    cells = [format(figures[name, "all", metric]["value"], form) for name in names]
+    return [title, *cells, *([""] if "no-ssl" in names else []), ""]
+
+
+def _print_table(heads: list[str], rows: list[list[str]], foot: list[list[str]], best: list[set[int]]) -> None:
+    """Print the rows; where they are too wide for the terminal, put the intervals below their figures."""
+    from rich.table import Table
+
+    def width(cells: list[list[str]]) -> int:
+        columns = zip(heads, *cells, *foot, strict=True)
+        return sum(max(cell_len(line) for cell in own for line in cell.split("\n")) + GAP for own in columns) - GAP
+
+    if width(rows) > console.out.width:
+        rows = [[cell.replace(" [", "\n[") for cell in row] for row in rows]
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
+    for place, head in enumerate(heads):
+        table.add_column(head, justify="right" if place else "left", vertical="top", header_style="")
+    for row, marked in zip(rows, best, strict=True):
+        table.add_row(*(_styled(cell, bold=place in marked) for place, cell in enumerate(row)))
+    for row in foot:
+        table.add_row(*row, style="dim")
+    console.out.print(table)
+
+
+def _styled(cell: str, *, bold: bool) -> "Text":
+    """Make the figure of a cell bold, without its interval."""
+    from rich.text import Text
+
+    text = Text(cell)
+    text.stylize("bold" if bold else "", 0, len("0.000"))
+    return text
 
 
 def legend(head_share: float = HEAD_SHARE) -> str:
@@ -72,8 +123,11 @@ def notes(figures: Figures, names: list[str], k: int) -> Iterator[str]:
     if worse:
         yield (
             f"with SSL less is recalled of {' and '.join(worse)}: try another --ssl-weight or --temperature "
-            "(ssl-recall tune), or serve the vectors of no-ssl/"
+            "(ssl-recall tune)"
         )
+    new = figures.get((names[0], "new-queries", "recall"), {}).get("n", 0)
+    if new > pairs / 2:
+        yield f"{100 * new / pairs:.0f} % of the test pairs are of queries without training interactions"
     sizes = {part: figures[names[0], part, "recall"]["n"] for part in SLICES}
     if pairs < FEW:
         yield few(f"{pairs:,}")
@@ -99,7 +153,8 @@ def few(pairs: str) -> str:
     return f"{pairs} test pairs are few: read the intervals, not the figures"
 
 
-def _figure(row: dict[str, float | None], sign: str = "") -> str:
+def _figure(row: dict[str, float | None], sign: str = "", *, interval: bool = True) -> str:
     if row["value"] is None:
         return "-"
-    return f"{row['value']:{sign}.3f} [{row['low']:{sign}.3f}, {row['high']:{sign}.3f}]"
+    ends = f" [{row['low']:{sign}.3f}, {row['high']:{sign}.3f}]" if interval else ""
+    return f"{row['value']:{sign}.3f}{ends}"

@@ -9,12 +9,14 @@ import pytest
 
 from stages.run_folder import manifest
 from stages.run_folder.job import Job
-from stages.terminal import metrics_table
+from stages.terminal import console, metrics_table
 from stages.terminal.errors import ArtifactError, InputError
 
 from ..jobs import evaluate
 
 ITEMS, QUERIES, WIDTH = 40, 12, 4
+SIZES = {"item": ITEMS, "query": QUERIES}
+BY_DEFAULT = {"most-popular", "item-knn", "ease", "content-knn"}
 SPLITS = ("train", "validation", "test")
 
 
@@ -34,6 +36,30 @@ def vectors_of(name: str, rows: int, seed: int) -> pl.DataFrame:
     return pl.DataFrame({f"{name}_id": [f"{name}{n}" for n in range(rows)], "embedding": array})
 
 
+def described(items: int, queries: int) -> dict[str, pl.DataFrame]:
+    """Return the tables of items and queries: an item has one of five colours, a query its id alone."""
+    colours = pl.Series([2 + n % 5 for n in range(items)], dtype=pl.Int32)
+    features = [
+        ("item", "item_id", "id", "item_id", items + 2, 0, 0.0),
+        ("item", "colour", "categorical", "colour", 7, 0, 0.0),
+        ("query", "query_id", "id", "query.query_id", queries + 2, 0, 0.0),
+    ]
+    schema = {"side": pl.String, "feature": pl.String, "kind": pl.String, "vocabulary": pl.String, "codes": pl.Int64}
+    codes = {name: pl.Series([n + 2 for n in range(rows)], dtype=pl.Int32) for name, rows in SIZES.items()}
+    return {
+        "features": pl.DataFrame(features, schema=schema | {"width": pl.Int32, "missing": pl.Float64}, orient="row"),
+        "items": pl.DataFrame(
+            {
+                "item_id": [f"item{n}" for n in range(items)],
+                "item_id__code": codes["item"],
+                "colour": colours.cast(pl.String),
+                "colour__code": colours,
+            }
+        ),
+        "queries": pl.DataFrame({"query_id": [f"query{n}" for n in range(queries)], "query_id__code": codes["query"]}),
+    }
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """Publish twelve queries with ten items each; items 34 and later are in the test alone."""
@@ -50,7 +76,8 @@ def run(tmp_path: Path) -> Path:
         "item_index",
         "side",
     )
-    publish(tmp_path, "prepare", {side: log.filter(side=side).drop("side") for side in SPLITS})
+    tables = {side: log.filter(side=side).drop("side") for side in SPLITS}
+    publish(tmp_path, "prepare", tables | described(ITEMS, QUERIES))
     counts = np.bincount(log.filter(side="train")["item_index"].to_numpy(), minlength=ITEMS)
     p = np.maximum(counts, 0.01) / np.maximum(counts, 0.01).sum()
     ids = [f"item{n}" for n in range(ITEMS)]
@@ -115,8 +142,11 @@ def test_the_table_has_a_row_a_slice_and_a_column_a_model(run: Path, capsys: pyt
     lines = capsys.readouterr().out.splitlines()
     starts = [line.split(" ")[0] for line in lines]
     assert [start for start in starts if start in {"all", "head", "tail", "cold"}] == ["all", "head", "tail", "cold"]
-    for title in ("most popular", "no SSL", "SSL - no SSL", "test pairs", "recall@50"):
-        assert any(title in line for line in lines)
+    titles = [line.split() for line in lines[1:3]]
+    assert titles[0] == ["most", "content", "test"]
+    assert titles[1] == ["popular", "ItemKNN", "EASE", "kNN", "no", "SSL", "SSL", "SSL", "-", "no", "SSL", "pairs"]
+    assert lines[0] == "recall@50 on the test pairs"
+    assert lines[-1].startswith("serve ")
 
 
 def test_json_alone_is_on_stdout(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,11 +155,81 @@ def test_json_alone_is_on_stdout(run: Path, capsys: pytest.CaptureFixture[str]) 
     assert {row["model"] for row in rows} >= {"most-popular", "no-ssl", "ssl", "ssl - no-ssl"}
 
 
-def test_a_model_alone_is_compared_with_most_popular(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_alone_is_compared_with_the_baselines(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (run / "no-ssl" / "item_embeddings.parquet").unlink()
     evaluate(run, k=[5], bootstrap=10)
-    assert {model for model, *_ in figures(run)} == {"most-popular", "ssl", "ssl - most-popular"}
+    measured = BY_DEFAULT | {"ssl"} | {f"ssl - {name}" for name in BY_DEFAULT}
+    assert {model for model, *_ in figures(run)} == measured
     assert "no SSL" not in capsys.readouterr().out
+
+
+def test_the_recall_of_a_baseline_is_that_of_its_lists(run: Path) -> None:
+    evaluate(run, k=[8], bootstrap=50, baselines=["content-knn"])
+    tables = {side: pl.read_parquet(run / f"{side}.parquet") for side in SPLITS}
+    counts = pl.read_parquet(run / "popularity.parquet")["count"].to_numpy()
+    history = np.zeros((QUERIES, ITEMS))
+    for side in ("train", "validation"):
+        history[tables[side]["query_index"], tables[side]["item_index"]] = 1
+    scores = history @ (np.arange(ITEMS)[:, None] % 5 == np.arange(ITEMS) % 5)  # items of a colour are equal
+    hits = 0
+    for query, item in tables["test"].select("query_index", "item_index").iter_rows():
+        left = [i for i in range(ITEMS) if not history[query, i]]
+        hits += item in sorted(left, key=lambda i: (-scores[query, i], -counts[i], i))[:8]
+    found = figures(run)
+    recall = found["content-knn", "all", "recall", 8]["value"]
+    assert recall == pytest.approx(hits / len(tables["test"]))
+    change = found["ssl - content-knn", "all", "recall", 8]["value"]
+    assert change == pytest.approx(found["ssl", "all", "recall", 8]["value"] - recall)
+    assert found["content-knn", "cold", "recall", 8]["value"] > 0
+    assert ("ssl - content-knn", "all", "ndcg", 8) not in found
+
+
+def test_without_baselines_the_catalogue_is_not_read(run: Path) -> None:
+    evaluate(run, k=[5], bootstrap=10, baselines=["none"])
+    entry = manifest.read(run)["stages"]["evaluate"]
+    assert not {"features.parquet", "items.parquet", "queries.parquet"} & entry["inputs"].keys()
+    assert entry["settings"]["baselines"] == []
+    assert {model for model, *_ in figures(run) if " - " not in model} == {"most-popular", "no-ssl", "ssl"}
+
+
+def test_new_queries_have_rows_of_their_own(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate(run, k=[5], bootstrap=10)
+    assert "known-queries" not in capsys.readouterr().out
+    tables = {side: pl.read_parquet(run / f"{side}.parquet") for side in SPLITS}
+    known = tables["train"].filter(pl.col("query_index") < 3)
+    publish(run, "prepare", tables | described(ITEMS, QUERIES) | {"train": known})
+    publish(run, "compute-popularity", {"popularity": pl.read_parquet(run / "popularity.parquet")})
+    for folder in ("", "no-ssl/"):
+        stage = "export-embeddings" + (" --no-ssl" if folder else "")
+        names = [f"{folder}{name}_embeddings" for name in ("item", "query")]
+        publish(run, stage, {name: pl.read_parquet(run / f"{name}.parquet") for name in names})
+    evaluate(run, k=[5], bootstrap=10)
+    shown, found = capsys.readouterr().out, figures(run)
+    sizes = [found["ssl", part, "recall", 5]["n"] for part in ("all", "known-queries", "new-queries")]
+    assert sizes == [36, 9, 27]
+    assert "note: 75 % of the test pairs are of queries without training interactions" in shown
+    assert [line.split()[0] for line in shown.splitlines() if "queries " in line[:14]] == [
+        *("known-queries", "new-queries")
+    ]
+
+
+@pytest.mark.parametrize(("width", "below"), [(100, 1), (120, 1), (140, 0)])
+def test_the_table_fits_the_terminal_and_marks_the_best_of_a_row(
+    run: Path, width: int, below: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console.out, "width", width)
+    evaluate(run, k=[5], bootstrap=10)
+    lines = capsys.readouterr().out.splitlines()
+    assert all(len(line) <= width for line in lines if not line.startswith(("note: ", "serve ")))
+    row = next(number for number, line in enumerate(lines) if line.startswith("all "))
+    assert lines[row + below].count("[") == 3  # the intervals are below their figures where space is short
+    frame = pl.read_parquet(run / "metrics.parquet")
+    places = {(r["model"], r["slice"], r["metric"]): r for r in frame.iter_rows(named=True)}
+    names = ["most-popular", "item-knn", "ease", "content-knn", "no-ssl", "ssl"]
+    values = [places[name, "all", "recall"]["value"] for name in names]
+    best = metrics_table._best(places, names, "all")
+    assert {values[place - 1] for place in best} == {max(values)}
+    assert metrics_table._best({("a", "all", "recall"): {"value": 0.0}}, ["a"], "all") == set()
 
 
 def test_an_evaluated_folder_shows_its_table_again_without_work(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,7 +243,7 @@ def test_an_evaluated_folder_shows_its_table_again_without_work(run: Path, capsy
 
 def test_an_empty_test_is_refused(run: Path) -> None:
     tables = {side: pl.read_parquet(run / f"{side}.parquet") for side in SPLITS}
-    publish(run, "prepare", tables | {"test": tables["test"].clear()})
+    publish(run, "prepare", tables | described(ITEMS, QUERIES) | {"test": tables["test"].clear()})
     with pytest.raises(InputError, match=r"test\.parquet: empty"):
         evaluate(run)
 

@@ -1,5 +1,7 @@
 """Two models, and three arms, on four test pairs of two queries: every figure worked by hand."""
 
+from dataclasses import replace
+
 import polars as pl
 import pytest
 import torch
@@ -13,6 +15,7 @@ TRUTH = Truth(
     queries=torch.tensor([4, 7]),
     known=(torch.tensor([0, 1, 1]), torch.tensor([2])),
     counts=torch.tensor([9, 3, 2, 0]),
+    trained=torch.tensor([True, False]),
 )
 OLD = torch.tensor([[0, 1], [0, 2]])
 NEW = torch.tensor([[3, 0], [1, 2]])
@@ -32,6 +35,8 @@ def test_recall_and_the_difference_of_two_models_by_hand() -> None:
         (2, "tail", 0.0, 1.0, 2),
         (2, "cold", 0.0, 1.0, 1),
         (2, "warm-tail", 0.0, 1.0, 1),
+        (2, "known-queries", 1 / 2, 1.0, 2),
+        (2, "new-queries", 1 / 2, 1 / 2, 2),
     ):
         rows = [figure(frame, model=model, slice=part, metric="recall", k=k) for model in ("old", "new", "new - old")]
         assert [row["value"] for row in rows] == pytest.approx([old, new, new - old]), (k, part)
@@ -44,7 +49,7 @@ def test_an_interval_holds_its_value_and_a_slice_without_pairs_has_none() -> Non
     frame = compare_models(TRUTH, {"old": OLD, "new": NEW}, [2], 0.25, draws=200, seed=1)
     row = figure(frame, model="new - old", slice="all", metric="recall", k=2)
     assert row["low"] <= row["value"] <= row["high"]
-    no_cold = Truth(TRUTH.pair_rows[:1], TRUTH.pair_items[:1], TRUTH.queries[:1], TRUTH.known, TRUTH.counts)
+    no_cold = replace(TRUTH, pair_rows=TRUTH.pair_rows[:1], pair_items=TRUTH.pair_items[:1], queries=TRUTH.queries[:1])
     row = figure(compare_models(no_cold, {"old": OLD[:1]}, [2], 0.25, 50, 1), slice="cold", metric="recall")
     assert (row["value"], row["low"], row["n"]) == (None, None, 0)
 
@@ -68,3 +73,21 @@ def test_an_arm_is_compared_with_the_base_of_the_same_seed() -> None:
 def test_a_rank_beyond_k_is_no_hit() -> None:
     frame = compare_arms(TRUTH, {"base": [torch.tensor([1, 2, 3, 0])]}, "base", [1, 2, 3], 0.25)
     assert [figure(frame, arm="base", slice="all", k=k)["value"] for k in (1, 2, 3)] == [0.25, 0.5, 0.75]
+
+
+def test_a_baseline_is_compared_with_the_models_in_recall_alone_and_not_with_another_baseline() -> None:
+    lists = {"popular": OLD, "knn": OLD, "old": OLD, "new": NEW}
+    frame = compare_models(TRUTH, lists, [1, 2], 0.25, draws=50, seed=1, baselines={"popular", "knn"})
+    changes = frame.filter(pl.col("model").str.contains(" - "))
+    assert set(changes.filter(metric="recall")["model"]) == {
+        *("old - popular", "new - popular", "old - knn", "new - knn", "new - old")
+    }
+    assert set(changes.filter(pl.col("metric") != "recall")["model"]) == {"new - old"}
+    alone = compare_models(TRUTH, {"old": OLD, "new": NEW}, [1, 2], 0.25, draws=50, seed=1)
+    assert frame.join(alone, on=alone.columns, nulls_equal=True).height == alone.height  # no figure depends on others
+
+
+def test_the_interval_of_a_difference_is_paired() -> None:
+    frame = compare_models(TRUTH, {"old": OLD, "same": OLD}, [2], 0.25, draws=200, seed=1)
+    row = figure(frame, model="same - old", slice="all", metric="recall")
+    assert (row["low"], row["value"], row["high"]) == (0.0, 0.0, 0.0)

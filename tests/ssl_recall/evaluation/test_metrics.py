@@ -109,7 +109,8 @@ def test_the_bootstrap_is_a_loop_over_resampled_queries() -> None:
     source = torch.Generator().manual_seed(3)
     sums = torch.rand(7, 2, generator=source, dtype=torch.float64)
     trials = torch.randint(1, 4, (7, 2), generator=source).double()
-    low, high = metrics.bootstrap_intervals(sums, trials, 200, torch.Generator().manual_seed(5))
+    ratios_of_draws = metrics.bootstrap_ratios(sums, trials, [0, 1], 200, torch.Generator().manual_seed(5))
+    low, high = metrics.percentile_intervals(ratios_of_draws)
     again, ratios = torch.Generator().manual_seed(5), []
     for part in torch.arange(200).split(32):
         for drawn in torch.randint(7, (len(part), 7), generator=again):
@@ -122,8 +123,9 @@ def test_an_interval_covers_a_known_rate_and_a_paired_difference_is_the_narrower
     source = torch.Generator().manual_seed(1)
     hard = torch.rand(2000, generator=source)
     one, other = (hard < 0.4).double(), (hard < 0.43).double()  # the second model also recalls slightly harder pairs
-    columns = torch.stack([one, other, other - one], 1)
-    low, high = metrics.bootstrap_intervals(columns, torch.ones(2000, 3, dtype=torch.float64), 500, source)
+    columns, ones = torch.stack([one, other], 1), torch.ones(2000, 1, dtype=torch.float64)
+    ratios = metrics.bootstrap_ratios(columns, ones, [0, 0], 500, source)
+    low, high = metrics.percentile_intervals(torch.cat([ratios, ratios[:, 1:] - ratios[:, :1]], 1))
     assert low[0] < 0.4 < high[0]
     assert low[2] > 0
     assert (high - low)[2] < (high - low)[1] / 2
@@ -154,8 +156,7 @@ def test_ranks_are_the_same_a_few_pairs_at_a_time(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_slice_without_pairs_has_no_interval() -> None:
-    low, high = metrics.bootstrap_intervals(
-        torch.zeros(3, 1).double(), torch.zeros(3, 1).double(), 20, torch.Generator()
-    )
+    nothing = torch.zeros(3, 1).double()
+    low, high = metrics.percentile_intervals(metrics.bootstrap_ratios(nothing, nothing, [0], 20, torch.Generator()))
     assert math.isnan(low.item())
     assert math.isnan(high.item())
