@@ -24,7 +24,8 @@ from ssl_recall.training.batch import Batch
 from ssl_recall.training.loop import StepLosses
 from ssl_recall.training.planner import Planner
 from stages.learning import hardware, model_files
-from stages.learning.settings import Precision, TrainSettings, objective_of
+from stages.learning.objective import objective_of
+from stages.learning.settings import Precision, TrainSettings
 from stages.learning.training_inputs import TRAINING_READS, load_training_inputs
 from stages.run_folder import layout, reader
 

@@ -9,7 +9,8 @@ from stages.terminal import console
 from stages.terminal.errors import NumberError
 
 from . import hardware, model_files
-from .settings import SelectOn, TrainSettings, objective_of
+from .objective import objective_of
+from .settings import SelectOn, TrainSettings
 from .training_inputs import load_training_inputs
 
 if TYPE_CHECKING:

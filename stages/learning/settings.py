@@ -2,14 +2,11 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from typer import Option
 
 from stages.options import no_result, recorded, values_of
-
-if TYPE_CHECKING:
-    from ssl_recall.training.objective import Objective
 
 MAIN, SSL, MODEL = "Main task", "Self-supervised task", "Model"
 OPTIMISERS, SELECTION, MACHINE = "Optimisers", "Passes and selection", "Machine and checkpoints"
@@ -287,32 +284,3 @@ def _without_unused(settings: TrainSettings, values: dict[str, Any]) -> dict[str
     unused = {name for name in values if name.startswith("ssl_")} if not settings.ssl else set()
     unused |= set() if settings.history else {"history_dropout", "query_id_dropout"}
     return {name: value for name, value in values.items() if name not in unused}
-
-
-def objective_of(settings: TrainSettings, *, bf16: bool) -> "Objective":
-    """Collect the settings that a training step depends on."""
-    from ssl_recall.training.objective import Objective, SelfSupervision
-
-    ssl = None
-    if settings.ssl:
-        ssl = SelfSupervision(
-            weight=settings.ssl_weight,
-            batch_size=settings.ssl_batch_size,
-            temperature=settings.ssl_temperature,
-            shared_seed=settings.ssl_seed_per == SeedPer.BATCH,
-            neighbour_weight=settings.ssl_neighbour_weight,
-            warm_up=settings.ssl_warmup_steps,
-            every=settings.ssl_every,
-        )
-    return Objective(
-        batch_size=settings.batch_size,
-        temperature=settings.temperature,
-        further_negatives=settings.further_negatives,
-        id_dropout=settings.id_dropout,
-        feature_dropout=settings.feature_dropout,
-        history=settings.history,
-        query_id_dropout=settings.query_id_dropout if settings.history else None,
-        history_dropout=settings.history_dropout,
-        bf16=bf16,
-        ssl=ssl,
-    )

@@ -17,7 +17,8 @@ from ssl_recall.evaluation import validation
 from ssl_recall.training import loop, sampling
 from ssl_recall.training.objective import Objective, SelfSupervision
 from ssl_recall.training.planner import TrainingData
-from stages.learning.settings import SeedPer, SelectOn, TrainSettings, objective_of
+from stages.learning.objective import objective_of
+from stages.learning.settings import SeedPer, SelectOn, TrainSettings
 from stages.learning.training_inputs import TRAINING_READS, load_training_inputs
 from stages.run_folder import layout, reader
 
