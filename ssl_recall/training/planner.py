@@ -79,7 +79,8 @@ class Planner:
     def epoch(self, epoch: int, first: int = 0) -> Iterator[PlannedBatch]:
         """Divide one pass over the log into batches of B rows, from step `first`; drop a last, smaller batch."""
         if self.objective.history:
-            order = sampling.order_by_chunks(self.data.log.queries, CHUNK, self.seed, epoch)
+            log = self.data.log
+            order = sampling.order_by_chunks(log.queries, CHUNK, self.seed, epoch, in_order=log.until is not None)
         else:
             order = sampling.epoch_order(len(self.data.log.items), self.seed, epoch)
         for step in range(first, len(order) // self.batch):
