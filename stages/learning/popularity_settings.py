@@ -1,6 +1,5 @@
 """The settings of `compute-popularity`. Training draws interactions by the same half-life and window."""
 
-import math
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -9,7 +8,7 @@ from typer import Option
 from stages.options import recorded
 from stages.terminal.errors import SettingsError
 
-SHORTEST = 1e-6  # days
+SHORTEST, LONGEST = 1e-6, 1e9  # days
 BY_AGE = ("half_life", "window")
 
 
@@ -25,6 +24,7 @@ class PopularitySettings:
         float | None,
         Option(
             min=SHORTEST,
+            max=LONGEST,
             help="Days after which an interaction counts half, in p and in the draws of training. [default: off]",
         ),
     ] = None
@@ -32,6 +32,7 @@ class PopularitySettings:
         float | None,
         Option(
             min=SHORTEST,
+            max=LONGEST,
             help="Days before the newest training interaction; older ones have no weight in p and are not drawn in "
             "training. [default: off]",
         ),
@@ -49,16 +50,8 @@ def recorded_popularity(settings: PopularitySettings) -> dict[str, Any]:
 
 
 def check(settings: PopularitySettings, *, timed: bool) -> None:
-    """Refuse a half-life or a window that is no number of days, and either for a log without times (`timed`).
-
-    Raises SettingsError.
-    """
+    """Refuse a half-life and a window unless the log has times (`timed`). Raises SettingsError."""
     for name in BY_AGE:
-        days = getattr(settings, name)
-        if days is None:
-            continue
-        if not math.isfinite(days):
-            raise SettingsError(f"[compute_popularity] {name} {days}: is no number of days", "DAYS")
-        if not timed:
+        if getattr(settings, name) is not None and not timed:
             text = f"[compute_popularity] {name} needs times: give timestamp under [prepare], or leave {name} out"
             raise SettingsError(text, "NO_TIME")
