@@ -49,20 +49,28 @@ class Tower(nn.Module):
         hidden: Sequence[int],
         width: int,
         history: int = 0,
+        *,
+        ids: bool = True,
     ) -> None:
-        """Build the layers; `history` counts the features of the items in a query's history, 0 for no history."""
+        """Build the layers.
+
+        `history` counts the features of the items in a query's history, 0 for no history. Without `ids`, the layers do
+        not see the id.
+        """
         super().__init__()
         self.embeddings = embeddings
         starts = torch.tensor([embeddings.starts[name] for name in table.vocabularies])
         self.register_buffer("starts", starts, persistent=False)
         self.history = history
+        seen = [at for at, kind in enumerate(table.kinds) if ids or kind is not Kind.ID]
+        self.seen = None if len(seen) == len(table.kinds) else seen
         self.dense_at = {
             name: at for at, (name, kind) in enumerate(zip(table.names, table.kinds, strict=True)) if kind is Kind.DENSE
         }
         self.project = nn.ModuleList(
             nn.Linear(table.dense[name].shape[1], embeddings.width, bias=False) for name in self.dense_at
         )
-        sizes = [(len(table.names) + history) * embeddings.width, *hidden]
+        sizes = [(len(seen) + history) * embeddings.width, *hidden]
         layers: list[nn.Module] = []
         for size_in, size_out in itertools.pairwise(sizes):
             layers += [nn.Linear(size_in, size_out), nn.ReLU()]
@@ -77,6 +85,8 @@ class Tower(nn.Module):
         """Map pooled features (B, K, E), and the average features of a history (B, K', E), to unit rows (B, D)."""
         assert (history is not None) == (self.history > 0), "a tower with a history, and no other, needs one"
         pooled = self.features(pooled, bags)
+        if self.seen is not None:
+            pooled = pooled[:, self.seen]
         if history is not None:
             pooled = torch.cat([pooled, history], 1)
         features = pooled.flatten(1)
@@ -123,10 +133,14 @@ def two_tower(
     width: int,
     history: bool,
     seed: int,
+    query_ids: bool = True,
 ) -> TwoTower:
-    """Build a model whose initial weights depend on `seed` alone; the global generator does not change."""
+    """Build a model whose initial weights depend on `seed` alone; the global generator does not change.
+
+    A query tower without `query_ids` needs another feature of the queries, or a history.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         embeddings = FeatureEmbeddings(vocabularies, embedding_width)
-        query = Tower(embeddings, queries, hidden, width, len(items.names) if history else 0)
+        query = Tower(embeddings, queries, hidden, width, len(items.names) if history else 0, ids=query_ids)
         return TwoTower(embeddings, query, Tower(embeddings, items, hidden, width))

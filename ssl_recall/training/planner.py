@@ -97,7 +97,7 @@ class Planner:
         drawn = None if weights is None else sampling.weighted_rows(weights, self.seed, epoch)
         if self.objective.history:
             queries = log.queries if drawn is None else log.queries.index_select(0, drawn)
-            order = sampling.order_by_chunks(queries, CHUNK, self.seed, epoch)
+            order = sampling.order_by_chunks(queries, CHUNK, self.seed, epoch, in_order=log.until is not None)
         else:
             order = sampling.epoch_order(self.rows, self.seed, epoch)
         return order if drawn is None else drawn.index_select(0, order)

@@ -25,19 +25,23 @@ def epoch_order(rows: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(rows, generator=torch_generator(seed, epoch), dtype=torch.int32)
 
 
-def order_by_chunks(queries: Tensor, size: int, seed: int, epoch: int) -> Tensor:
-    """Shuffle runs of at most `size` neighbouring rows of a query: (R,) sorted queries -> (R,) int32 rows.
+def order_by_chunks(queries: Tensor, size: int, seed: int, epoch: int, *, in_order: bool) -> Tensor:
+    """Shuffle runs of at most `size` rows of a query: (R,) sorted queries -> (R,) int32 rows.
 
-    Rows of one query in one batch share the items of their histories. The runs begin elsewhere in each epoch.
+    Rows of one query in one batch share the items of their histories. The runs begin elsewhere in each epoch. A run has
+    neighbouring rows if `in_order` (rows in the order of a clock), else random rows of the query.
     """
     source = torch_generator(seed, epoch)
+    rows = torch.arange(len(queries), dtype=torch.int32)
+    if not in_order:
+        rows = torch.argsort(queries + torch.rand(len(queries), generator=source, dtype=torch.float64)).int()
     begins = torch.ones(len(queries), dtype=torch.bool)
     begins[1:] = queries[1:] != queries[:-1]
     begins[int(torch.randint(size, (1,), generator=source)) :: size] = True
     first = begins.nonzero()[:, 0]
     lengths = first.diff(append=first.new_full((1,), len(queries)))
     drawn = torch.randperm(len(first), generator=source)
-    return concatenated_ranges(first[drawn], lengths[drawn]).int()
+    return rows[concatenated_ranges(first[drawn], lengths[drawn])]
 
 
 def rows_per_epoch(weights: Tensor) -> int:

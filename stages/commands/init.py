@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stages.learning.short_logs import for_a_short_log
+from stages.learning.suited_settings import for_a_log
 from stages.learning.view_settings import ViewSettings, variants_of
 from stages.run_folder import atomic_files
 from stages.terminal import console
@@ -38,6 +38,7 @@ SHOWN = {  # the settings of the other stages that a first-time user may want to
         "ssl_neighbour_weight",
         "temperature",
         "batch_size",
+        "further_negatives",
         "cold_negative_rate",
         "epochs",
         "embedding_width",
@@ -93,7 +94,7 @@ def init(
             "[prepare.query_features]",
             *_features(asked[[c for c in asked.columns if c != found.queries_id]], guess, large_asked),
         ]
-    lines += _defaults(ctx, log.height, catalogue.height)
+    lines += _defaults(ctx, log.height, catalogue.height, queries_are_items=found.queries_are_items)
     text = "\n".join(lines) + "\n"
     with atomic_files.replacing(output) as file:
         file.write(text.encode())
@@ -171,13 +172,13 @@ def _features(
         yield f"{_key(name)} = {_text(declarations.EXCLUDE)}  # {console.printable(why)}"
 
 
-def _defaults(ctx: typer.Context, interactions: int, items: int) -> Iterator[str]:
+def _defaults(ctx: typer.Context, interactions: int, items: int, *, queries_are_items: bool) -> Iterator[str]:
     """Yield the other stages' main settings with their defaults, commented out, as the commands declare them.
 
-    Settings that suit a short log, or a log short for its catalogue, are set.
+    Settings that suit this log are set, with the reason.
     """
     own_default = {"variants": variants_of(ViewSettings(), items)}
-    better = for_a_short_log(interactions, items)
+    better = for_a_log(interactions, items, queries_are_items=queries_are_items)
     assert ctx.parent is not None, "init is a subcommand"
     commands: dict[str, Any] = getattr(ctx.parent.command, "commands", {})
     for stage, names in SHOWN.items():

@@ -34,6 +34,7 @@ def build(items: "EncodedTable", queries: "EncodedTable", features: "pl.DataFram
         width=shape.width,
         history=shape.history > 0,
         seed=shape.seed,
+        query_ids=shape.query_ids,
     )
 
 

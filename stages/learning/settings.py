@@ -45,6 +45,7 @@ class ModelShape:
     width: int
     history: int
     seed: int
+    query_ids: bool = True  # a model of 0.2.0 has no such key
 
 
 @dataclass(frozen=True)
@@ -161,10 +162,11 @@ class TrainSettings:
         Option(
             min=0.0,
             max=1.0,
-            help="Share of the queries' ids hidden in the main task, if queries have a history.",
+            help="Share of the queries' ids hidden in the main task, if queries have a history; 1: the query tower has "
+            "no ids.",
             rich_help_panel=MODEL,
         ),
-    ] = 0.5
+    ] = 1.0
     embedding_width: Annotated[
         int, Option(min=1, help="Width of the embedding of a feature.", rich_help_panel=MODEL)
     ] = 32
@@ -266,7 +268,8 @@ class TrainSettings:
     @property
     def shape(self) -> ModelShape:
         """Return the settings that rebuild the model."""
-        return ModelShape(self.embedding_width, self.hidden, self.width, self.history, self.seed)
+        query_ids = not self.history or self.query_id_dropout < 1
+        return ModelShape(self.embedding_width, self.hidden, self.width, self.history, self.seed, query_ids)
 
 
 def used_values(settings: TrainSettings) -> dict[str, Any]:

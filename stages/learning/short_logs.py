@@ -1,4 +1,4 @@
-"""Better settings for a short log, and a warning of too few steps."""
+"""The batch for a short log, and a warning of too few steps."""
 
 from dataclasses import replace
 
@@ -13,20 +13,6 @@ ENOUGH_STEPS = 80  # in one epoch
 def largest_batch(interactions: int) -> int:
     """Return the largest power of two that gives an epoch ENOUGH_STEPS steps; at least 32."""
     return max(32, 1 << max(interactions // ENOUGH_STEPS, 1).bit_length() - 1)
-
-
-def for_a_short_log(interactions: int, items: int) -> dict[str, tuple[float, str]]:
-    """Return the settings of `train` that should differ from the defaults for this log, each with its reason."""
-    defaults = TrainSettings()
-    found: dict[str, tuple[float, str]] = {}
-    if (size := largest_batch(interactions)) < defaults.batch_size:
-        found["batch_size"] = size, f"{interactions:,} interactions are few for {defaults.batch_size}."
-    if items < defaults.ssl_batch_size:
-        found["ssl_batch_size"] = max(items, 2), f"There are {items:,} items."
-    if interactions < items:  # most items are cold: the head is soon overfitted, and easily lost
-        why = f"{interactions:,} interactions are few for {items:,} items."
-        found |= {"temperature": (0.1, why), "ssl_weight": (0.03, why)}
-    return found
 
 
 def warn_of_few_steps(rows: int, settings: TrainSettings) -> None:

@@ -286,6 +286,16 @@ def test_a_history_is_given_to_a_tower_that_has_one_and_to_no_other() -> None:
         model_of().query(rows_of(QUERIES, 0), past_of(model_of(), [2]))
 
 
+def test_a_tower_without_ids_does_not_see_them() -> None:
+    model = two_tower(
+        ITEMS, QUERIES, VOCABULARIES, embedding_width=4, hidden=[8], width=5, history=True, seed=0, query_ids=False
+    )
+    bags, past = rows_of(QUERIES, 0, 0), past_of(model, [0], [0])
+    bags.codes[0] = 3  # another user who likes the same
+    torch.testing.assert_close(*model.query(bags, past))
+    assert model.query.layers[0].in_features == model_of(history=True).query.layers[0].in_features - 4
+
+
 # --- refusals ---
 
 

@@ -116,18 +116,25 @@ def test_a_batch_larger_than_the_catalogue_is_drawn_with_repeats() -> None:
 def test_the_order_by_chunks_is_a_permutation_that_keeps_neighbouring_rows_of_a_query_together(
     queries: list[int], size: int, epoch: int
 ) -> None:
-    order = sampling.order_by_chunks(torch.tensor(queries, dtype=torch.int64), size, 3, epoch).tolist()
+    rows = torch.tensor(queries, dtype=torch.int64)
+    order = sampling.order_by_chunks(rows, size, 3, epoch, in_order=True).tolist()
     assert sorted(order) == list(range(len(queries)))
     runs = 1 + sum(
         row != previous + 1 or queries[row] != queries[previous] for previous, row in itertools.pairwise(order)
     )
     assert runs <= 2 * len(set(queries)) + len(queries) // size + 1
+    mixed = sampling.order_by_chunks(rows, size, 3, epoch, in_order=False).tolist()
+    assert sorted(mixed) == sorted(order)
+    changes = sum(queries[row] != queries[previous] for previous, row in itertools.pairwise(mixed))
+    assert changes <= 2 * len(set(queries)) + len(queries) // size
 
 
 def test_the_order_by_chunks_depends_on_seed_and_epoch() -> None:
     queries = torch.arange(40) // 10
-    orders = {tuple(sampling.order_by_chunks(queries, 4, *key).tolist()) for key in ((1, 0), (1, 1), (2, 0), (1, 0))}
-    assert len(orders) == 3
+    for in_order in (True, False):
+        keys = ((1, 0), (1, 1), (2, 0), (1, 0))
+        orders = {tuple(sampling.order_by_chunks(queries, 4, *key, in_order=in_order).tolist()) for key in keys}
+        assert len(orders) == 3
 
 
 # --- rows by weight ---

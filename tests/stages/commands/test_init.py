@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from stages.cli import app
 from stages.learning import view_settings
-from stages.learning.short_logs import for_a_short_log, largest_batch
+from stages.learning.short_logs import largest_batch
+from stages.learning.suited_settings import for_a_log
 from stages.terminal.errors import SettingsError
 
 from ...jobs import init
@@ -96,7 +97,7 @@ def test_the_file_runs_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     text = (
         (tmp_path / "settings.toml")
         .read_text()
-        .replace("# epochs = 12", "epochs = 1")
+        .replace("\nepochs = 20", "\nepochs = 1")
         .replace("# k = [10, 50, 100]", "k = [5]")
     )
     (tmp_path / "settings.toml").write_text(text)
@@ -243,7 +244,8 @@ def test_a_mistyped_path_is_answered_with_the_nearest(tmp_path: Path) -> None:
 
 def test_a_short_log_gets_a_batch_that_leaves_it_steps(tmp_path: Path) -> None:
     found = settings_of(tmp_path)["train"]
-    assert found == {"batch_size": 32, "ssl_batch_size": pl.read_parquet(tmp_path / "items.parquet").height}
+    assert found["batch_size"] == 32
+    assert found["ssl_batch_size"] == pl.read_parquet(tmp_path / "items.parquet").height
     assert [largest_batch(rows) for rows in (0, 159, 5119, 5120, 21_825, 81_919, 81_920)] == [
         32,
         32,
@@ -261,15 +263,29 @@ def test_a_short_log_gets_a_batch_that_leaves_it_steps(tmp_path: Path) -> None:
 
 
 def test_a_log_that_is_short_for_its_catalogue_gets_a_softer_softmax_and_less_self_supervision(tmp_path: Path) -> None:
-    assert for_a_short_log(21_825, 63_436).keys() == {"batch_size", "temperature", "ssl_weight"}
-    assert for_a_short_log(21_825, 21_825).keys() == {"batch_size"}
-    assert for_a_short_log(10**6, 10**6) == {}
-    assert for_a_short_log(10**6, 1023)["ssl_batch_size"][0] == 1023
-    assert for_a_short_log(10**6, 1024) == {}
+    assert for_a_log(21_825, 63_436, queries_are_items=True).keys() == {"batch_size", "temperature", "ssl_weight"}
+    assert for_a_log(21_825, 21_825, queries_are_items=True).keys() == {"batch_size"}
+    assert for_a_log(10**6, 10**6, queries_are_items=True) == {}
+    assert for_a_log(10**6, 1023, queries_are_items=True)["ssl_batch_size"][0] == 1023
+    assert for_a_log(10**6, 1024, queries_are_items=True) == {}
     paths = write(tmp_path)
     few = pl.read_parquet(paths["interactions"]).head(1)
     few.write_parquet(paths["interactions"])
     init(paths["interactions"], paths["items"], output=tmp_path / "short.toml")
     found = tomllib.loads((tmp_path / "short.toml").read_text())["train"]
     items = pl.read_parquet(paths["items"]).height
-    assert found == {"batch_size": 32, "temperature": 0.1, "ssl_weight": 0.03, "ssl_batch_size": items}
+    assert found["ssl_batch_size"] == items
+    assert (found["batch_size"], found["temperature"], found["ssl_weight"]) == (32, 0.1, 0.03)
+
+
+def test_a_user_is_described_by_what_he_took_and_the_file_says_so(tmp_path: Path) -> None:
+    found, text = settings_of(tmp_path)["train"], (tmp_path / "settings.toml").read_text()
+    assert (found["history"], found["temperature"], found["width"]) == (20, 0.1, 128)
+    assert re.search(r"^history = 20  # .* Queries are users: a user is what he took\.$", text, re.MULTILINE)
+    items = for_a_log(10**6, 10**5, queries_are_items=True)
+    users = for_a_log(10**6, 10**5, queries_are_items=False)
+    assert "history" not in items
+    assert "embedding_width" not in users  # of so many items wide vectors cost too much
+    assert for_a_log(10**6, 10**4, queries_are_items=False)["embedding_width"][0] == 128
+    assert "ssl_warmup_steps" not in users
+    assert for_a_log(93_000, 10**4, queries_are_items=False)["ssl_warmup_steps"][0] == 180
