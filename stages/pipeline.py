@@ -7,6 +7,7 @@ from pathlib import Path
 
 import typer
 
+from stages.learning.popularity_settings import PopularitySettings, check
 from stages.run_folder import manifest
 from stages.terminal import settings_file
 from stages.terminal.errors import ArtifactError, SettingsError
@@ -68,7 +69,9 @@ def steps_of(
     steps = [(name, flags) for name, *flags in PIPELINE if baseline or "--no-ssl" not in flags]
     contexts = [commands[name].make_context(name, [*shared, *flags], parent=ctx.parent) for name, flags in steps]
     params = {name: context.params for (name, _), context in zip(steps, contexts, strict=True)}
-    _agree(from_values(PrepareSettings, params["prepare"]))
+    _agree(
+        from_values(PrepareSettings, params["prepare"]), from_values(PopularitySettings, params["compute-popularity"])
+    )
     return [partial(_invoke, context) for context in contexts]
 
 
@@ -90,7 +93,7 @@ def optional_steps(ctx: typer.Context, folder: Path, config: Path | None) -> dic
     return steps
 
 
-def _agree(prepare: PrepareSettings) -> None:
+def _agree(prepare: PrepareSettings, popularity: PopularitySettings) -> None:
     """Refuse settings now that a later stage would refuse after the work of the earlier ones."""
     shares = {"validation_share": prepare.validation_share, "test_share": prepare.test_share}
     for name, use in (("validation_share", "to pick the best epoch"), ("test_share", "to measure recall")):
@@ -98,6 +101,7 @@ def _agree(prepare: PrepareSettings) -> None:
             raise SettingsError(f"[prepare] {name} is 0: run needs interactions {use}; hold some out", "SHARES")
     if sum(shares.values()) >= 1:
         raise SettingsError("[prepare] validation_share and test_share leave nothing to train on", "SHARES")
+    check(popularity, timed=prepare.timestamp is not None)
 
 
 def _invoke(context: typer.Context) -> None:

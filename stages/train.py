@@ -3,7 +3,7 @@
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from stages.learning import checkpoints, hardware, memory_needs, model_files
+from stages.learning import checkpoints, hardware, memory_needs, model_files, recency
 from stages.learning.fit import K, new_fit, recall_line
 from stages.learning.settings import TrainSettings, recorded_training
 from stages.learning.short_logs import warn_of_few_steps
@@ -51,7 +51,7 @@ def train(folder: StageFolder, settings: TrainSettings) -> None:
             hardware.use(settings.threads, place)
             found = keeper.find()
             bf16 = found.bf16 if found else hardware.takes_bf16(settings.precision, place)
-            warn_of_few_steps(job.rows(layout.TRAIN), settings)
+            warn_of_few_steps(recency.rows_per_epoch(job), settings)
             try:
                 fit = new_fit(job, settings, place, bf16=bf16)
                 keeper.begin(fit)

@@ -75,3 +75,14 @@ def shop(prepared_shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     shutil.copytree(prepared_shop, folder)
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture
+def dated_shop(shop: Path) -> Path:
+    """The shop with a clock, prepared again: an interaction a week from each user, Unix times in seconds."""
+    log = pl.read_parquet(shop / "log.parquet").with_columns(user=pl.int_range(pl.len()) // 6)
+    day = 7 * pl.col("timestamp") + pl.col("user") % 7
+    log.select("query_id", "item_id", timestamp=1_600_000_000 + 86_400 * day).write_parquet(shop / "log.parquet")
+    for command in ("prepare", "compute-popularity", "compute-mi"):
+        assert CliRunner().invoke(cli.app, [command]).exit_code == 0
+    return shop

@@ -48,6 +48,12 @@ class TrainingData:
     log_q: Tensor  # (N,) float32, log share among a step's candidates; zeros switch the correction off
     negatives: sampling.NegativePool | None
     views: PackedViews | None  # None trains without self-supervision
+    weights: Tensor | None = None  # (R,) float64 from 0 to 1, by age; None draws the whole log in every epoch
+
+    @property
+    def rows_per_epoch(self) -> int:
+        """Return the number of interactions that an epoch draws."""
+        return len(self.log.items) if self.weights is None else sampling.rows_per_epoch(self.weights)
 
 
 CHUNK = 8  # rows of a query that are trained together, so that they share the items of their histories
@@ -60,7 +66,7 @@ class Planner:
     def __init__(self, data: TrainingData, objective: Objective, model: TwoTower, seed: int) -> None:
         """Keep the data, and one scratch tensor of two columns per item for each step planned at the same time."""
         assert objective.ssl is None or data.views is not None, "self-supervision needs views"
-        self.data, self.objective, self.seed = data, objective, seed
+        self.data, self.objective, self.seed, self.rows = data, objective, seed, data.rows_per_epoch
         self.starts = [starts.cpu() for starts in (model.query.starts, model.item.starts)]
         self.as_query = _as_query(data.items, data.queries) if objective.history == 0 else None
         self._scratch: list[Tensor] = []
@@ -69,22 +75,32 @@ class Planner:
     @property
     def batch(self) -> int:
         """Return B, the same in every step of an epoch."""
-        return min(self.objective.batch_size, len(self.data.log.items))
+        return min(self.objective.batch_size, self.rows)
 
     def _has_ssl(self, settings: SelfSupervision, epoch: int, step: int) -> bool:
         """Return whether a step has the self-supervised task; the count of steps goes on from epoch to epoch."""
-        so_far = epoch * (len(self.data.log.items) // max(self.batch, 1)) + step
+        so_far = epoch * (self.rows // max(self.batch, 1)) + step
         return epoch == sampling.WARM_UP or so_far % settings.every == 0
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[PlannedBatch]:
         """Divide one pass over the log into batches of B rows, from step `first`; drop a last, smaller batch."""
-        if self.objective.history:
-            log = self.data.log
-            order = sampling.order_by_chunks(log.queries, CHUNK, self.seed, epoch, in_order=log.until is not None)
-        else:
-            order = sampling.epoch_order(len(self.data.log.items), self.seed, epoch)
+        order = self._order(epoch)
         for step in range(first, len(order) // self.batch):
             yield partial(self.step, order[step * self.batch : (step + 1) * self.batch], epoch, step)
+
+    def _order(self, epoch: int) -> Tensor:
+        """Return the rows of an epoch in their order: (self.rows,) int32, all rows of the log if they have no weights.
+
+        Rows that are not drawn stay in histories and among the known positives.
+        """
+        log, weights = self.data.log, self.data.weights
+        drawn = None if weights is None else sampling.weighted_rows(weights, self.seed, epoch)
+        if self.objective.history:
+            queries = log.queries if drawn is None else log.queries.index_select(0, drawn)
+            order = sampling.order_by_chunks(queries, CHUNK, self.seed, epoch, in_order=log.until is not None)
+        else:
+            order = sampling.epoch_order(self.rows, self.seed, epoch)
+        return order if drawn is None else drawn.index_select(0, order)
 
     def warm_up(self, first: int = 0) -> Iterator[PlannedBatch]:
         """Yield the steps before the first epoch, which have the self-supervised task alone, from step `first`."""

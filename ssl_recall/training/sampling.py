@@ -3,12 +3,14 @@
 import hashlib
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ssl_recall.kernels.ragged import concatenated_ranges
 
 ID_DROPOUT, SSL, NEGATIVES, FEATURE_DROPOUT, HISTORY = 0, 1, 3, 4, 5  # streams of a step: the last number of a key
+RECENCY = 6  # a stream of an epoch
 VALIDATION, WARM_UP = -1, -2  # in place of an epoch: the validation queries, and the warm-up
 
 
@@ -40,6 +42,39 @@ def order_by_chunks(queries: Tensor, size: int, seed: int, epoch: int, *, in_ord
     lengths = first.diff(append=first.new_full((1,), len(queries)))
     drawn = torch.randperm(len(first), generator=source)
     return rows[concatenated_ranges(first[drawn], lengths[drawn])]
+
+
+def rows_per_epoch(weights: Tensor) -> int:
+    """Return the number of rows that an epoch draws: the sum of the weights (R,), rounded down.
+
+    It is the same in every epoch, so that every epoch has the same number of steps.
+    """
+    return int(_sum(weights))
+
+
+def weighted_rows(weights: Tensor, seed: int, epoch: int) -> Tensor:
+    """Draw the rows of an epoch without replacement: weights (R,) float64 from 0 to 1 -> (n,) int32, ascending.
+
+    n is `rows_per_epoch`. A row is drawn with probability c = w n / (sum of w), which is almost its weight: Pareto
+    sampling (Rosén, *On sampling with probability proportional to size*, 1997). It keeps the n rows with the smallest
+
+        [u / (1 - u)] / [c / (1 - c)],   u uniform from 0 to 1
+
+    The probability is c up to O(1 / n), so an item's share of the draws is its p. Keys u ^ (1 / w) (Efraimidis and
+    Spirakis, 2006) would draw the newest rows too rarely. A row of weight 0 is never drawn.
+    """
+    size = rows_per_epoch(weights)
+    if not size:
+        return torch.zeros(0, dtype=torch.int32)
+    chances = weights * (size / _sum(weights))
+    uniform = torch.rand(len(weights), generator=torch_generator(seed, epoch, RECENCY), dtype=torch.float64)
+    keys = uniform.logit_(eps=2**-53).sub_(chances.logit_()).numpy()  # logarithms; infinite where c is 0 or 1
+    largest = np.partition(keys, size - 1)[size - 1]
+    return torch.from_numpy(np.flatnonzero(keys <= largest)[:size].astype(np.int32))
+
+
+def _sum(weights: Tensor) -> float:
+    return float(weights.numpy().sum())  # numpy adds in one order, whatever the number of threads
 
 
 def ssl_draw(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stages.learning import memory_needs
+from stages.learning import memory_needs, recency
 from stages.learning.held_out import truth_of
 from stages.learning.short_logs import warn_of_few_steps
 from stages.options import StageFolder, no_result
@@ -159,7 +159,7 @@ def _source(arm: str, best: dict[str, Any]) -> str:
 
 def _warn(job: reader.Reader, picked: dict[str, arms.Arm], best: dict[str, Any], *, tuned: bool) -> None:
     """Warn, before the training, of too few steps and of arms tuned unequally."""
-    warn_of_few_steps(job.rows(layout.TRAIN), picked[arms.BASE].train)
+    warn_of_few_steps(recency.rows_per_epoch(job), picked[arms.BASE].train)
     untuned = [name for name in picked if name not in best and _source(name, best) == arms.BASE]
     if tuned and best.keys() & picked.keys() - {arms.BASE} and untuned:
         how = (

@@ -3,15 +3,16 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from stages.learning import drawn_views, hardware, training_inputs
+from stages.learning import drawn_views, hardware, recency, training_inputs
 from stages.learning.fit import Fit, new_fit
+from stages.learning.popularity_settings import PopularitySettings
 from stages.learning.settings import TrainSettings, used_values
 from stages.learning.training_inputs import TRAINING_READS
 from stages.learning.view_settings import IdView, Transform, ViewSettings, variants_of
@@ -44,6 +45,7 @@ ARMS: dict[
     OWN: {"ssl": True},
 }
 WITHOUT = ("no-warm-up", "no-neighbours")  # `ssl` without one part; they take the tuned settings of `ssl`
+TUNED_POPULARITY = {"half_life"}  # the settings of compute-popularity that `tune` searches
 READS = (*TRAINING_READS, layout.MUTUAL_INFORMATION)  # only the draws of views read the last one
 
 
@@ -56,11 +58,13 @@ class Arm:
     views: ViewSettings | None
     changed: frozenset[str]  # the settings that define the arm
     bf16: bool | None = None  # None until `with_precision` decides
+    popularity: Mapping[str, Any] = field(default_factory=dict)  # changes to compute-popularity, which the run has
 
     @property
     def values(self) -> dict[str, Any]:
-        """Return every setting that the arm uses, by name; the only name that both stages have is the seed."""
-        return (values_of(self.views) if self.views is not None else {}) | used_values(self.train)
+        """Return every setting that the arm uses, by name; the only name that two stages have is the seed."""
+        views = values_of(self.views) if self.views is not None else {}
+        return {**self.popularity, **views, **used_values(self.train)}
 
     def seeded(self, seed: int) -> "Arm":
         """Return the arm with this seed of first weights, batches and views; all arms of one seed draw the same."""
@@ -74,12 +78,14 @@ class Arm:
         views = self.views
         if views is not None:
             views = replace(views, **{name: others[name] for name in values_of(views).keys() & others.keys()})
-        return replace(self, train=train, views=views)
+        popularity = {**self.popularity, **{name: others[name] for name in TUNED_POPULARITY & others.keys()}}
+        return replace(self, train=train, views=views, popularity=popularity)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the settings under `train` and `views`, as the keys and the rank files store them."""
+        """Return the settings under `train`, `views` and, if any, `popularity`, as keys and rank files store them."""
         train = used_values(self.train) | ({} if self.bf16 is None else {"bf16": self.bf16})
-        return {"train": train, "views": None if self.views is None else values_of(self.views)}
+        views = None if self.views is None else values_of(self.views)
+        return {"train": train, "views": views} | ({"popularity": dict(self.popularity)} if self.popularity else {})
 
     def key(self, inputs: Mapping[str, str], *more: object) -> str:
         """Hash everything that the result depends on: version, settings, sha256 of the inputs, and `more`."""
@@ -91,10 +97,11 @@ class Arm:
 
 @dataclass(frozen=True)
 class Plain:
-    """The settings of [build-views] and [train], without the changes of an arm."""
+    """The settings of [build-views], [train] and [compute-popularity], without the changes of an arm."""
 
     views: ViewSettings
     train: TrainSettings
+    popularity: PopularitySettings
 
 
 def known(ctx: typer.Context, config: Path | None) -> dict[str, Arm]:
@@ -118,9 +125,10 @@ def known(ctx: typer.Context, config: Path | None) -> dict[str, Arm]:
 
 
 def plain(ctx: typer.Context, config: Path | None) -> Plain:
-    """Read [build-views] and [train] from the settings file, with SSL."""
+    """Read [build-views], [train], with SSL, and [compute-popularity] from the settings file."""
     views = _stage_settings(ctx, config, "build-views", ViewSettings, {})
-    return Plain(views, replace(_stage_settings(ctx, config, "train", TrainSettings, {}), ssl=True))
+    train = replace(_stage_settings(ctx, config, "train", TrainSettings, {}), ssl=True)
+    return Plain(views, train, _stage_settings(ctx, config, "compute-popularity", PopularitySettings, {}))
 
 
 def chosen(arms: Mapping[str, Arm], names: Iterable[str]) -> dict[str, Arm]:
@@ -154,7 +162,7 @@ def with_precision(arms: Mapping[str, Arm]) -> dict[str, Arm]:
 
 
 def trained(job: reader.Reader, arm: Arm, place: "torch.device") -> Fit:
-    """Draw the views of an arm and train it, in memory."""
+    """Draw the views of an arm, weigh the interactions, and train it, in memory."""
     from ssl_recall.data.packed_views import pack_views
 
     assert arm.bf16 is not None, "with_precision decides"
@@ -163,6 +171,7 @@ def trained(job: reader.Reader, arm: Arm, place: "torch.device") -> Fit:
         items = training_inputs.encoded_side(job, layout.ITEMS, job.read(layout.FEATURES).filter(side="item"))
         drawn = drawn_views.draw_views(job, items, arm.views)
         packed = pack_views(drawn, items.offsets, len(items.names), variants_of(arm.views, items.rows))
-    fit = new_fit(job, arm.train, place, bf16=arm.bf16, views=packed)
+    weighted = recency.settings_of(job, arm.popularity)
+    fit = new_fit(job, arm.train, place, bf16=arm.bf16, views=packed, weighted=weighted)
     fit.run()
     return fit

@@ -42,6 +42,7 @@ def toml(arm: arms.Arm, plain: arms.Plain) -> Iterator[str]:
     """Yield the lines that change the settings file to the arm's settings, in the tables that `init` writes."""
     own_views = values_of(arm.views) if arm.views is not None else {}
     for stage, own, was in (
+        ("compute_popularity", arm.popularity, values_of(plain.popularity)),
         ("build_views", own_views, values_of(plain.views)),
         ("train", used_values(arm.train), used_values(plain.train)),
     ):
@@ -49,5 +50,8 @@ def toml(arm: arms.Arm, plain: arms.Plain) -> Iterator[str]:
         if changed:
             yield f"[{stage}]"
         for name, value in changed.items():
+            if value is None:  # which TOML cannot say
+                yield f"# {name}: remove it"
+                continue
             short = float(f"{value:.4g}") if isinstance(value, float) else value
             yield f"{name} = {json.dumps(short)}"  # texts, numbers and lists look the same in TOML and JSON

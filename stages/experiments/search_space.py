@@ -1,8 +1,12 @@
 """The search space of `tune`: the settings of an arm, with their bounds or choices."""
 
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
+from stages.learning import recency
 from stages.learning.view_settings import Transform
+from stages.run_folder import reader
 
 from . import arms
 
@@ -31,11 +35,21 @@ SSL_SPACE: Space = {
 LEAST = 20  # fewest steps of an epoch with a batch size of the space
 
 
-def of_arm(arm: arms.Arm, interactions: int) -> Space:
+def of_run(job: reader.Reader, every: Mapping[str, arms.Arm]) -> Iterator[tuple[str, arms.Arm, Space]]:
+    """Yield each arm with its name and search space, and with the half-life of the run folder if it is searched."""
+    interactions, half_lives = recency.rows_per_epoch(job), recency.half_lives(job)
+    own = {name: getattr(recency.settings_of(job), name) for name in arms.TUNED_POPULARITY} if half_lives else {}
+    for name, arm in every.items():
+        timed = replace(arm, popularity=own)
+        yield name, timed, of_arm(timed, interactions, half_lives)
+
+
+def of_arm(arm: arms.Arm, interactions: int, half_lives: Mapping[float, int] | None = None) -> Space:
     """Return the search space of an arm, without the settings that define the arm and without those that it ignores.
 
-    It leaves out batch sizes with fewer than LEAST steps per epoch. Every dimension contains the current value of the
-    arm. If that value is 0 on a logarithmic scale, the setting is off and stays off.
+    `interactions` are those of an epoch, `half_lives` (days) those of an epoch with each half-life. It leaves out batch
+    sizes with fewer than LEAST steps per epoch, and half-lives with fewer at the arm's batch size. Every dimension
+    contains the current value of the arm. If that value is 0 on a logarithmic scale, the setting is off and stays off.
     """
     space = SPACE | (SSL_SPACE if arm.views is not None else {})
     if arm.views is None or arm.views.transform is not Transform.RANDOM_MASK:
@@ -43,9 +57,14 @@ def of_arm(arm: arms.Arm, interactions: int) -> Space:
     sizes = (size for size in space["batch_size"]["choices"] if interactions // size >= LEAST)
     space = space | {"batch_size": {"choices": tuple(sizes)}}
     own = {name: arm.values[name] for name in space if name not in arm.changed}
-    return {
+    found = {
         name: _holding(space[name], value) for name, value in own.items() if value > 0 or not space[name].get("log")
     }
+    long = {days for days, rows in (half_lives or {}).items() if rows // arm.train.batch_size >= LEAST}
+    if long:
+        current = {arm.values["half_life"]} - {None}
+        found["half_life"] = {"choices": (None, *sorted(long | current))}
+    return found
 
 
 def _holding(made_of: dict[str, Any], value: float) -> dict[str, Any]:

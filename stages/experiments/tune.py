@@ -108,8 +108,7 @@ def _search_all(
 ) -> None:
     """Search the picked arms, and stage the trials of every arm that has a study."""
     rows: list[dict[str, Any]] = []
-    for name, own in arms.with_precision(every).items():
-        space = search_space.of_arm(own, job.rows(layout.TRAIN))
+    for name, own, space in search_space.of_run(job, arms.with_precision(every)):
         path = folder.run / layout.TUNING_FOLDER / f"{name}.journal"
         key = own.key(job.inputs, space, settings.seeds, settings.select_on, settings.seed)
         if name not in picked and not path.exists():

@@ -10,6 +10,7 @@ from stages.terminal.errors import NumberError
 
 from . import hardware, model_files
 from .objective import objective_of
+from .popularity_settings import PopularitySettings
 from .settings import SelectOn, TrainSettings
 from .training_inputs import load_training_inputs
 
@@ -35,12 +36,13 @@ def new_fit(
     *,
     bf16: bool,
     views: "PackedViews | None" = None,
+    weighted: PopularitySettings | None = None,
 ) -> "Fit":
     """Read a run folder and build the model, ready for the first step.
 
-    Without `views`, the training uses those of the run folder.
+    Without `views` and `weighted`, the training uses the views and the popularity of the run folder.
     """
-    data, held_out = load_training_inputs(job, settings, views)
+    data, held_out = load_training_inputs(job, settings, views, weighted)
     model = model_files.build(data.items, data.queries, job.read(layout.FEATURES), settings.shape)
     return Fit(model, data, held_out, settings, place, bf16=bf16)
 
@@ -88,7 +90,7 @@ class Fit:
         """
         from ssl_recall.losses import NonFiniteLossError
 
-        with console.progress(title, self.settings.epochs * len(self.log.items)) as advance:
+        with console.progress(title, self.settings.epochs * self.planner.rows) as advance:
             advance(self.settings.batch_size * sum(row["steps"] for row in self.curve))
             while self.epoch < self.settings.epochs and not self._stalled():
                 try:

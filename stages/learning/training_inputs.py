@@ -6,10 +6,13 @@ from ssl_recall.data.codes import CODE
 from stages.run_folder import layout, reader
 from stages.terminal.errors import InputError
 
+from . import recency
+from .popularity_settings import PopularitySettings
 from .settings import TrainSettings
 
 if TYPE_CHECKING:
     import polars as pl
+    from torch import Tensor
 
     from ssl_recall.data.features import EncodedTable
     from ssl_recall.data.interactions import Interactions
@@ -29,9 +32,12 @@ TRAINING_READS = (
 
 
 def load_training_inputs(
-    job: reader.Reader, settings: TrainSettings, masks: "PackedViews | None" = None
+    job: reader.Reader,
+    settings: TrainSettings,
+    masks: "PackedViews | None" = None,
+    weighted: PopularitySettings | None = None,
 ) -> tuple["TrainingData", "HeldOut"]:
-    """Read the artifacts as tensors; `masks` replace the views of the run folder.
+    """Read the artifacts as tensors; `masks` replace the views of the run folder, `weighted` its p and log p.
 
     Raises InputError for too few interactions to train or validate.
     """
@@ -48,10 +54,15 @@ def load_training_inputs(
         log = interactions_of(job.read(layout.TRAIN, ["query_index", "item_index", "timestamp"]), queries.rows)
     else:
         log = read_interactions(job, layout.TRAIN, queries.rows)
-    if len(log.items) < 2:
-        raise InputError(f"{layout.TRAIN}: {len(log.items)} interactions; training needs at least two", "TOO_FEW")
+    own = weighted or recency.settings_of(job)
+    weights = recency.weights_of(job, own)
+    rows = len(log.items) if weights is None else sampling.rows_per_epoch(weights)
+    if rows < 2:
+        drawn_by = " an epoch, by half_life and window of compute-popularity" if weights is not None else ""
+        raise InputError(f"{layout.TRAIN}: {rows} interactions{drawn_by}; training needs at least two", "TOO_FEW")
     popularity = job.read(layout.POPULARITY)
-    log_p = popularity["log_p"].to_torch().float()
+    counts = popularity["count"].to_torch()
+    log_p = popularity["log_p"].to_torch().float() if own == recency.settings_of(job) else _log_p(job, own, counts)
     if settings.ssl and masks is None:
         stored = job.parts(layout.VIEWS, ["variant", "keep_a", "keep_b", "neighbour_index"], 2**20)
         variants = job.rows(layout.VIEWS) // max(items.rows, 1)
@@ -61,7 +72,6 @@ def load_training_inputs(
         raise InputError(
             f"{layout.VALIDATION}: empty, no pairs to pick the epoch by; raise --validation-share", "TOO_FEW"
         )
-    counts = popularity["count"].to_torch()
     slices = metrics.slices(counts)
     drawn = sampling.torch_generator(settings.seed, sampling.VALIDATION)
     sample = validation.sample(held_out.queries, held_out.items, slices, settings.validation_queries, drawn)
@@ -71,10 +81,20 @@ def load_training_inputs(
             f"{layout.VALIDATION}: no {select} item to pick the epoch by; choose another --select-on", "TOO_FEW"
         )
     pool = sampling.negative_pool(counts, settings.cold_negative_rate)
-    batch, extra = min(settings.batch_size, len(log.items)), settings.further_negatives
+    batch, extra = min(settings.batch_size, rows), settings.further_negatives
     log_q = mixture(log_p, pool.probabilities(len(counts)), batch, extra)
     corrected = log_q if settings.logq else torch.zeros_like(log_q)
-    return TrainingData(items, queries, log, corrected, pool, masks), sample
+    return TrainingData(items, queries, log, corrected, pool, masks, weights), sample
+
+
+def _log_p(job: reader.Reader, settings: PopularitySettings, counts: "Tensor") -> "Tensor":
+    """Compute log p as compute-popularity does, with other settings: (N,) float32."""
+    import torch
+
+    from ssl_recall.popularity import log_popularity
+
+    found = recency.weighted_counts(job, settings, len(counts)) if settings.by_age else counts.numpy()
+    return torch.from_numpy(log_popularity(found, settings.unseen_count)[1]).float()
 
 
 def item_and_query_tables(job: reader.Reader) -> tuple["EncodedTable", "EncodedTable"]:

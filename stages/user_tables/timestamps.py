@@ -29,7 +29,7 @@ def check(times: "pl.Series", problems: "Problems") -> None:
     if times.null_count() == len(times):
         problems.add("TIME", f"{title} is null in every row")
         return
-    low, high = _ends(times)
+    low, high = ends(times)
     now, wrong = time.time() + DAY, ""
     if not times.dtype.is_integer():
         ticks = _ticks(times.dtype)
@@ -51,17 +51,28 @@ def check(times: "pl.Series", problems: "Problems") -> None:
         problems.add("TIME", f"{title} {wrong}: {span(times)}; mend these rows, or make them null")
 
 
+def ends(times: "pl.Series") -> tuple[int, int]:
+    """Return the least and the greatest time as integers, which also hold the limits of the type."""
+    numbers = times.to_physical()
+    return int(numbers.min()), int(numbers.max())  # type: ignore[arg-type]
+
+
+def ticks_per_day(dtype: "pl.DataType", low: int, high: int) -> int | None:
+    """Return the steps per day of times from `low` to `high`, None for integers that only order the rows.
+
+    The unit of integers is the one in which both ends are instants of 1979 to 2128.
+    """
+    if not dtype.is_integer():
+        return TICKS[dtype.time_unit] * DAY if hasattr(dtype, "time_unit") else 1
+    units = (unit for unit in UNITS if EARLIEST * unit <= low and high <= LATEST * unit)
+    return next((unit * DAY for unit in units), None)
+
+
 def span(times: "pl.Series") -> str:
     """Write the first and the last instant; one beyond the range of dates is written as a number."""
     if times.null_count() == len(times):
         return "from nothing to nothing"
-    return "from {} to {}".format(*(_written(end, times.dtype) for end in _ends(times)))
-
-
-def _ends(times: "pl.Series") -> tuple[int, int]:
-    """Return the least and the greatest as integers, which also hold the limits of the type."""
-    numbers = times.to_physical()
-    return int(numbers.min()), int(numbers.max())  # type: ignore[arg-type]
+    return "from {} to {}".format(*(_written(end, times.dtype) for end in ends(times)))
 
 
 def _units(times: "pl.Series") -> list[int]:

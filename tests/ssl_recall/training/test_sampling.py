@@ -137,6 +137,79 @@ def test_the_order_by_chunks_depends_on_seed_and_epoch() -> None:
         assert len(orders) == 3
 
 
+# --- rows by weight ---
+
+heavy = st.lists(st.sampled_from([0.0, 1e-300, 1e-9, 0.1, 0.5, 0.9, 1.0]), max_size=40)
+
+
+def doubles(values: list[float]) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def test_rows_of_two_weights_worked_by_hand() -> None:
+    """The weights sum to 3.5: an epoch draws 3 rows, never the last one; each of the others with 6/7 of its weight."""
+    weights = doubles([1, 1, 0.5, 0.5, 0.5, 0])
+    assert sampling.rows_per_epoch(weights) == 3
+    drawn = torch.stack([row_counts(weights, 1, epoch) for epoch in range(20_000)]).double().mean(0)
+    expected = weights * 3 / 3.5
+    assert drawn[5] == 0
+    # 4.5 standard deviations of a mean of 20,000, and what Pareto sampling is off with three rows
+    assert (drawn - expected).abs().max() < 4.5 * 0.5 / 20_000**0.5 + 0.01
+
+
+def row_counts(weights: torch.Tensor, seed: int, epoch: int) -> torch.Tensor:
+    return torch.bincount(sampling.weighted_rows(weights, seed, epoch).long(), minlength=len(weights))
+
+
+def test_rows_are_drawn_as_often_as_they_weigh_and_not_by_other_keys() -> None:
+    """400 rows of half-life 100 rows: chi-square of 2,000 epochs, 399 degrees of freedom, 99.99 % below 512.
+
+    The draws of an epoch depend on each other, which makes the statistic smaller than chi-square. Keys u ^ (1 / w)
+    (Efraimidis and Spirakis) are the control: they draw the newest rows too rarely.
+    """
+    weights = 0.5 ** (torch.arange(400, dtype=torch.float64) / 100)
+    size, epochs = sampling.rows_per_epoch(weights), 2000
+    expected = weights * size / weights.sum() * epochs
+
+    def statistic(counts: torch.Tensor) -> float:
+        chance = expected / epochs
+        return float(((counts - expected) ** 2 / (expected * (1 - chance))).sum())
+
+    drawn = sum(row_counts(weights, 3, epoch) for epoch in range(epochs))
+    assert statistic(drawn) < 512
+    source, other = torch.Generator().manual_seed(1), torch.zeros(400)
+    for _ in range(epochs):
+        keys = torch.rand(400, generator=source, dtype=torch.float64) ** (1 / weights)
+        other[keys.topk(size).indices] += 1
+    assert statistic(other) > 512
+
+
+@given(heavy, st.integers(0, 5))
+@few
+def test_an_epoch_draws_distinct_rows_of_some_weight_always_as_many(weights: list[float], epoch: int) -> None:
+    rows = sampling.weighted_rows(doubles(weights), 3, epoch)
+    assert rows.dtype == torch.int32
+    assert len(rows) == sampling.rows_per_epoch(doubles(weights)) == int(sum(weights) + 1e-12)
+    assert rows.tolist() == sorted(set(rows.tolist()))
+    assert all(weights[row] > 0 for row in rows.tolist())
+
+
+def test_weights_of_one_draw_every_row() -> None:
+    for rows in (0, 1, 7, 49, 1000):
+        assert sampling.weighted_rows(torch.ones(rows, dtype=torch.float64), 2, 1).tolist() == list(range(rows))
+
+
+def test_the_rows_of_an_epoch_depend_on_seed_and_epoch_and_on_nothing_else() -> None:
+    weights = torch.full((200,), 0.5, dtype=torch.float64)
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    first = sampling.weighted_rows(weights, 1, 4)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(sampling.weighted_rows(weights, 1, 4), first)
+    others = [sampling.weighted_rows(weights, seed, epoch) for seed, epoch in ((1, 5), (2, 4), (4, 1), (1, 0))]
+    assert not any(torch.equal(first, other) for other in others)
+
+
 # --- the log ---
 
 
