@@ -30,7 +30,10 @@ from stages.user_tables.settings import PrepareSettings
 
 POPULARITY = pl.DataFrame({"item_id": ["a", "b"], "count": [3, 1], "p": [0.75, 0.25], "log_p": [-0.288, -1.386]})
 TRAIN = b"who took what"
-CHANGED: dict[str, dict[str, Any]] = {"evaluate": {"baselines": ["auto"]}}  # settings since 0.2.0, as CHANGELOG.md says
+CHANGED: dict[str, dict[str, Any]] = {  # settings since 0.2.0, as CHANGELOG.md says
+    "prepare": {"max_values": 32},
+    "evaluate": {"baselines": ["auto"]},
+}
 
 
 def prepare(run: Path, content: bytes = TRAIN, source: Path | None = None, **given: Any) -> Job:
