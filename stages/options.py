@@ -21,6 +21,7 @@ from stages.terminal import settings_file
 
 DEFAULT_RUN = Path("runs/default")
 RESULT = "changes_result"  # key of a field's metadata; False if the setting changes no output
+RECORDED = "recorded_as"  # key of a field's metadata: its name in the manifest, if that is another
 
 
 class Settings(Protocol):
@@ -35,6 +36,11 @@ _Settings = TypeVar("_Settings", bound=Settings)
 def no_result(default: Any) -> Any:
     """Declare a field that changes no output and so makes no stage stale."""
     return field(default=default, metadata={RESULT: False})
+
+
+def recorded_as(name: str, default: Any) -> Any:
+    """Declare a field that the manifest keeps under the name of an older version, so that no run folder is stale."""
+    return field(default=default, metadata={RECORDED: name})
 
 
 @dataclass(frozen=True)
@@ -133,7 +139,8 @@ def values_of(settings: Settings) -> dict[str, Any]:
 
 def recorded(settings: Settings) -> dict[str, Any]:
     """Return the fields that change an output: the manifest keeps them, and a stage is stale when one differs."""
-    return {one.name: getattr(settings, one.name) for one in fields(settings) if one.metadata.get(RESULT, True)}
+    kept = [one for one in fields(settings) if one.metadata.get(RESULT, True)]
+    return {one.metadata.get(RECORDED, one.name): getattr(settings, one.name) for one in kept}
 
 
 class GroupedCommand(TyperCommand):

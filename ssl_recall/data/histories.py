@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ssl_recall.kernels.ragged import concatenated_ranges
+from ssl_recall.kernels.tensors import with_each
 
 from .interactions import Interactions
 
@@ -27,6 +28,10 @@ class Histories:
     def owners(self) -> Tensor:
         """Return the history that each item belongs to: (R,) int64."""
         return torch.repeat_interleave(torch.arange(len(self.lengths), device=self.lengths.device), self.lengths)
+
+    def to(self, device: torch.device) -> "Histories":
+        """Move every tensor to a device."""
+        return with_each(self, lambda tensor: tensor.to(device))
 
 
 def before(log: Interactions, rows: Tensor, size: int) -> Histories:

@@ -5,6 +5,7 @@ each list with its row while it is encoded.
 """
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,7 @@ AS_LISTS = "write lists in Parquet, or the values joined by '|'"
 _WRITTEN = (
     r"""(?s)^\s*\[\s*(\]|['"].*['"]\s*\]|-?[\d.]+([,\s]+-?[\d.]+)*\s*\])\s*$"""  # [], ['a'], [1, 2]; not [a] b [c]
 )
+BLOCK = 2**22  # values of lists to explode at a time
 _LONGEST = 60  # the most characters of a text in a message
 _NEARLY = 0.9  # a rule holds for a column if more than this share of its texts match
 _WITHOUT_A_VALUE = {Kind.MULTI_VALUED: pl.List(pl.String), Kind.NUMERIC: pl.Float64()}
@@ -42,7 +44,7 @@ class Column:
     name: str
     kind: Kind
     min_count: int = 1  # a value in fewer rows is unknown
-    max_values: int = 16  # a list keeps its first values
+    max_values: int = 32  # a list keeps its most telling values (long_lists.py)
     buckets: int = 10  # of a numeric column, at its quantiles
     separator: str | None = None  # splits text into a list
     nan_is_missing: bool = False
@@ -135,20 +137,27 @@ def shown(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
-def first_values(lists: pl.Series, size: int) -> tuple[pl.Series, int]:
-    """Keep the first `size` values of each list; return also the number of rows that had more."""
-    return lists.list.head(size), int((lists.list.len() > size).sum())
-
-
 def vocabulary(name: str, values: pl.Series, column: Column) -> pl.DataFrame:
     """List the values of a clean column that get a code, most frequent first: the rows of vocabulary.parquet."""
     if column.kind is Kind.DENSE:
         return pl.DataFrame(schema=VOCABULARY)
     if column.kind is Kind.NUMERIC:
         return _buckets(name, values, column.buckets)
-    flat = values.explode(empty_as_null=True) if column.kind is Kind.MULTI_VALUED else values
-    counts = pl.DataFrame({"value": flat.drop_nulls()}).group_by("value").agg(count=pl.len().cast(pl.Int64))
+    parts = (
+        (part.explode(empty_as_null=True) for part in blocks(values)) if column.kind is Kind.MULTI_VALUED else [values]
+    )
+    each = [pl.DataFrame({"value": part.drop_nulls()}).group_by("value").agg(count=pl.len()) for part in parts]
+    counts = pl.concat(each).group_by("value").agg(pl.col("count").cast(pl.Int64).sum())
     return listed(name, counts.filter(pl.col("count") >= column.min_count))
+
+
+def blocks(lists: pl.Series) -> Iterator[pl.Series]:
+    """Slice a column of lists into runs of rows with about BLOCK values each; into one slice if it has no rows."""
+    ends = np.cumsum(lists.list.len().fill_null(0).to_numpy().astype(np.int64))
+    total = int(ends[-1]) if len(ends) else 0
+    inner = np.unique(np.searchsorted(ends, np.arange(BLOCK, total, BLOCK)) + 1)
+    for low, high in itertools.pairwise([0, *inner[inner < len(lists)].tolist(), len(lists)]):
+        yield lists[low:high]
 
 
 def listed(name: str, counts: pl.DataFrame) -> pl.DataFrame:

@@ -45,7 +45,7 @@ SHOWN = {  # the settings of the other stages that a first-time user may want to
         "width",
         "history",
     ),
-    "export_embeddings": ("queries",),
+    "export_embeddings": ("query_vectors",),
     "evaluate": ("k", "head_share"),
 }
 

@@ -31,6 +31,7 @@ QUERY_EMBEDDINGS = "query_embeddings.parquet"
 NO_SSL_ITEM_EMBEDDINGS = NO_SSL + ITEM_EMBEDDINGS
 NO_SSL_QUERY_EMBEDDINGS = NO_SSL + QUERY_EMBEDDINGS
 NEW_ITEM_EMBEDDINGS = "new_item_embeddings.parquet"  # default output of `export-embeddings --items`
+NEW_QUERY_EMBEDDINGS = "new_query_embeddings.parquet"  # and of `export-embeddings --queries`
 METRICS = "metrics.parquet"
 TUNING = "tuning.parquet"
 ABLATION = "ablation.parquet"

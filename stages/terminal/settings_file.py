@@ -25,7 +25,7 @@ def load(ctx: typer.Context, path: Path | None) -> Path | None:
             return None
         path = DEFAULT
     found = read(path)
-    settings = {name.replace("-", "_"): value for name, value in found.items()}
+    settings = {name.replace("-", "_"): _with_names_of_today(name, value) for name, value in found.items()}
     if len(settings) < len(found):
         twice = sorted(name for name in found if "-" in name and name.replace("-", "_") in found)
         raise SettingsError(f"{path}: [{twice[0]}] and [{twice[0].replace('-', '_')}] are one table", "TWICE")
@@ -57,6 +57,14 @@ def load(ctx: typer.Context, path: Path | None) -> Path | None:
     shared = {"run": settings["run"]} if not isinstance(settings.get("run", {}), dict) else {}
     ctx.default_map = {**shared, **{key: _flag_value(value) for key, value in own.items()}}
     return path
+
+
+def _with_names_of_today(table: str, values: Any) -> Any:
+    """Rename the setting `queries = true` of version 0.2.0; `queries` is the path of a table now."""
+    old, new = "queries", "query_vectors"
+    if table.replace("-", "_") != "export_embeddings" or not isinstance(values, dict) or new in values:
+        return values
+    return {new if key == old and isinstance(value, bool) else key: value for key, value in values.items()}
 
 
 def place_of(error: Any) -> str:

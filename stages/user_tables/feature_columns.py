@@ -39,17 +39,25 @@ def encode_column(
 
     Without `words` the column's values make the vocabulary. `warn` prints a warning for lists that are cut.
     """
+    from ssl_recall.data.long_lists import most_telling, without_unused
     from ssl_recall.data.vocabularies import encode, vocabulary
 
     if text := table.too_large(column.name):
         way_out = ", or exclude it" if words is None else ""  # new items need every feature of the training
         problems.add("LIMIT", f"column {column.name!r} {text}{way_out}")
         return None
-    values = cleaned(table.column(column.name), column, problems, warn=warn)  # its problems name the user's rows
+    values = cleaned(table.column(column.name), column, problems)  # its problems name the user's rows
     if values is None:
         return None
+    counted = vocabulary(column.name, values, column) if words is None else words
+    cut = 0
+    if column.kind is Kind.MULTI_VALUED:
+        values, cut = most_telling(values, column.max_values, counted)
+    if cut and warn:
+        text = f"{problems.table}: {cut:,} rows hold more than {column.max_values} values of {column.name!r}; "
+        console.warn(f"{text}the rarest that at least two rows have are kept; [prepare] max_values keeps more")
     if words is None:
-        words = vocabulary(column.name, values, column)
+        words = without_unused(counted, values) if cut else counted  # a value that every list lost needs no vector
         if text := limits.too_many(words.height, table.limits):
             problems.add("LIMIT", f"column {column.name!r} {text}; or give it a min_count, or exclude it")
             return None
@@ -103,21 +111,13 @@ def _with_options(column: "Column", options: dict[str, str]) -> "Column":
     )
 
 
-def cleaned(values: "pl.Series", column: "Column", problems: Problems, *, warn: bool = True) -> "pl.Series | None":
-    """Convert a feature column to its plain form, or note why that fails; warn of lists that are cut."""
-    from ssl_recall.data.vocabularies import NonFiniteValueError, clean, first_values
+def cleaned(values: "pl.Series", column: "Column", problems: Problems) -> "pl.Series | None":
+    """Convert a feature column to its plain form, or note why that fails."""
+    from ssl_recall.data.vocabularies import NonFiniteValueError, clean
 
     try:
-        plain = clean(values, column)
+        return clean(values, column)
     except ValueError as error:
         rule = "NAN_FEATURE" if isinstance(error, NonFiniteValueError) else "FEATURE"
         problems.add(rule, f"column {column.name!r} {error}")
         return None
-    if column.kind is Kind.MULTI_VALUED:
-        plain, cut = first_values(plain, column.max_values)
-        if cut and warn:
-            console.warn(
-                f"{problems.table}: {cut:,} rows hold more than {column.max_values} values of {column.name!r}; "
-                "the first ones are kept; [prepare] max_values keeps more"
-            )
-    return plain

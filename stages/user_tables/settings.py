@@ -104,7 +104,14 @@ class PrepareSettings:
     min_count: Annotated[
         int, Option(min=1, help="Values in fewer rows become one value, 'unknown'.", rich_help_panel=FEATURES)
     ] = 1
-    max_values: Annotated[int, Option(min=1, help="Values kept per list.", rich_help_panel=FEATURES)] = 16
+    max_values: Annotated[
+        int,
+        Option(
+            min=1,
+            help="Values kept per list: the rarest of those that at least two rows have.",
+            rich_help_panel=FEATURES,
+        ),
+    ] = 32
     buckets: Annotated[int, Option(min=2, help="Quantile buckets per numeric feature.", rich_help_panel=FEATURES)] = 10
     id_min_count: Annotated[
         int, Option(min=1, help="Training interactions that an id needs to get a vector.", rich_help_panel=FEATURES)

@@ -103,7 +103,7 @@ def test_a_second_run_does_nothing_and_a_forced_one_writes_the_same_bytes(
 def test_without_queries_their_file_is_not_written(run: Path) -> None:
     for name in FILES:
         (run / name).unlink()
-    export_embeddings(run, queries=False)
+    export_embeddings(run, query_vectors=False)
     assert (run / FILES[0]).exists()
     assert not (run / FILES[1]).exists()
 

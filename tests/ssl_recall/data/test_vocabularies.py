@@ -16,7 +16,6 @@ from ssl_recall.data.vocabularies import (
     NonFiniteValueError,
     clean,
     encode,
-    first_values,
     guess_kind,
     listed,
     nearly_numbers,
@@ -45,15 +44,14 @@ def test_a_small_column_by_hand() -> None:
 
 
 def test_a_small_list_column_by_hand() -> None:
-    column = Column("tags", Kind.MULTI_VALUED, min_count=2, max_values=3)
+    column = Column("tags", Kind.MULTI_VALUED, min_count=2)
     lists = [["x", "y", "x"], [], None, [None], [None, "y"], ["x", "q", "r", "y"]]
-    plain, cut = first_values(clean(pl.Series(lists), column), column.max_values)
-    assert plain.to_list() == [["x", "y"], None, None, None, ["y"], ["x", "q", "r"]]
-    assert cut == 1
+    plain = clean(pl.Series(lists), column)
+    assert plain.to_list() == [["x", "y"], None, None, None, ["y"], ["x", "q", "r", "y"]]
     words = vocabulary("tags", plain, column)
-    assert words.select("code", "value", "count").rows() == [(2, "x", 2), (3, "y", 2)]
+    assert words.select("code", "value", "count").rows() == [(2, "y", 3), (3, "x", 2)]
     codes = encode(plain, Kind.MULTI_VALUED, words)
-    assert codes.to_list() == [[2, 3], [], [], [], [3], [2, 1, 1]]
+    assert codes.to_list() == [[3, 2], [], [], [], [2], [3, 1, 1, 2]]
     assert codes.dtype == pl.List(pl.Int32)
 
 

@@ -21,19 +21,19 @@ def words(found: dict[str, pl.DataFrame], name: str) -> dict[str, int]:
     return dict(found["vocabulary"].filter(vocabulary=name).select("value", "code").iter_rows())
 
 
-def test_lists_lose_repetitions_and_the_values_after_the_limit_but_no_item(
+def test_lists_lose_repetitions_and_the_least_telling_values_beyond_the_limit_but_no_item(
     prepared: Prepared, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lists = [["x", "x", "y", "z"], ["y", None, "q"], [], [None]]
+    lists = [["x", "x", "y", "z"], ["y", None, "z"], [], ["z", None]]
     items = CATALOGUE.with_columns(tags=pl.Series(lists))
     found = prepared(LOG, items, item_features=["tags=multi-valued,max_values=2,min_count=2"])
-    assert words(found, "tags") == {"y": 2}  # x and q stand in one row each; z is beyond the limit
-    assert found["items"]["tags__code"].to_list() == [[1, 2], [2, 1], [], []]
+    assert words(found, "tags") == {"z": 2, "y": 3}  # x stands in one row
+    assert found["items"]["tags__code"].to_list() == [[3, 2], [3, 2], [], [2]]
     assert found["items"]["tags"].to_list() == lists
     assert found["items"].height == 4
     assert (
-        "1 rows hold more than 2 values of 'tags'; the first ones are kept; [prepare] max_values keeps more"
-        in capsys.readouterr().err
+        "1 rows hold more than 2 values of 'tags'; the rarest that at least two rows have are kept; "
+        "[prepare] max_values keeps more" in capsys.readouterr().err
     )
 
 
