@@ -2,9 +2,8 @@
 
 from typing import Any
 
+from stages.learning.arm import Arm
 from stages.learning.view_settings import Transform
-
-from . import arms
 
 Space = dict[str, dict[str, Any]]  # setting -> arguments of its Optuna distribution
 SPACE: Space = {
@@ -31,7 +30,7 @@ SSL_SPACE: Space = {
 LEAST = 20  # fewest steps of an epoch with a batch size of the space
 
 
-def of_arm(arm: arms.Arm, interactions: int) -> Space:
+def of_arm(arm: Arm, interactions: int) -> Space:
     """Return the search space of an arm, without the settings that define the arm and without those that it ignores.
 
     It leaves out batch sizes with fewer than LEAST steps per epoch. Every dimension contains the current value of the

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from stages import cli
 from stages.experiments import arms, best_trials
 from stages.experiments import tune as stage
+from stages.learning.arm import Arm
 from stages.learning.settings import TrainSettings
 from stages.learning.view_settings import Transform, ViewSettings
 
@@ -69,7 +70,7 @@ def test_an_arm_of_which_every_trial_failed_has_nothing_to_keep(shop: Path, monk
 
 def test_lists_and_names_are_written_as_toml_has_them() -> None:
     settings = TrainSettings(hidden=[64, 32], ssl=False, threads=1, logq=False, temperature=1.23456e-05)
-    arm = arms.Arm("mine", settings, ViewSettings(transform=Transform.DROPOUT), frozenset())
+    arm = Arm("mine", settings, ViewSettings(transform=Transform.DROPOUT), frozenset())
     plain = arms.Plain(ViewSettings(), TrainSettings(threads=4))
     assert tomllib.loads("\n".join(best_trials.toml(arm, plain))) == {
         "build_views": {"transform": "dropout"},
