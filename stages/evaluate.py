@@ -30,7 +30,8 @@ OF_MODELS = (
     layout.QUERY_EMBEDDINGS,
 )
 READS = (*baseline_lists.READS, *OF_MODELS)  # with baselines
-OPTIONAL = (layout.NO_SSL_ITEM_EMBEDDINGS, layout.NO_SSL_QUERY_EMBEDDINGS)
+OF_NO_SSL = (layout.NO_SSL_ITEM_EMBEDDINGS, layout.NO_SSL_QUERY_EMBEDDINGS)
+OPTIONAL = (*OF_NO_SSL, layout.SEEDS)
 WRITES = (layout.METRICS,)
 MEASURES, MACHINE = "Measures", "Machine and output"
 
@@ -78,9 +79,10 @@ class EvaluateSettings:
 def evaluate(folder: StageFolder, settings: EvaluateSettings) -> None:
     """Rank the whole catalogue for every test query by plain cosine; compare with simple baselines and with no SSL.
 
-    Reads train, validation, test, popularity and the exported vectors, those of RUN/no-ssl/ too if they exist; for the
-    baselines also features, items and queries. Writes metrics.parquet: recall, map and ndcg by slice with 95 %
-    intervals, coverage, mean popularity. The lists leave out the training and validation items of the query.
+    Reads train, validation, test, popularity and the exported vectors, those of RUN/no-ssl/ and seeds too if they
+    exist; for the baselines also features, items and queries. Writes metrics.parquet: recall, map and ndcg by slice
+    with 95 % intervals, coverage, mean popularity. The lists leave out the training and validation items of the query.
+    With seeds of train-seeds, figures are means over seeds, and intervals are over queries and seeds.
     """
     job = folder.job(
         "evaluate",
@@ -92,7 +94,7 @@ def evaluate(folder: StageFolder, settings: EvaluateSettings) -> None:
     )
     with job:
         if not job.up_to_date:
-            from ssl_recall.evaluation import comparison
+            from ssl_recall.evaluation import comparison, seeds
 
             hardware.use(settings.threads, hardware.device_of("cpu"))
             truth = truth_of(job)
@@ -107,6 +109,9 @@ def evaluate(folder: StageFolder, settings: EvaluateSettings) -> None:
                 settings.seed,
                 baselines=simple,
             )
+            ranks = {name: found for name, found in _further_ranks(job, truth).items() if name in own}
+            ks = _averaged_lengths(job, settings.lengths) if ranks else []
+            frame = seeds.average_seeds(frame, truth, simple | own, ranks, ks, settings.head_share, simple)
             job.write(layout.METRICS, frame)
             job.done(f"{len(truth.pair_items):,} test pairs of {len(truth.queries):,} queries")
     if dry_run.is_planning():
@@ -129,7 +134,7 @@ def is_fair(job: reader.Reader) -> bool:
         for name in sorted(with_ssl.keys() & without.keys() - {"ssl", "device", "threads"})
         if without[name] != with_ssl[name]
     ]
-    if differ and all(job.has(file) for file in OPTIONAL):
+    if differ and all(job.has(file) for file in OF_NO_SSL):
         said = [f"{name} {without[name]} and {with_ssl[name]}" for name in differ]
         flags = "".join(f" {flag}" for name in differ for flag in settings_file.flags(name, with_ssl[name]))
         console.warn(
@@ -157,13 +162,39 @@ def _recalled(job: reader.Reader, truth: "Truth", k: int, *, paired: bool) -> "d
     lists: dict[str, Tensor] = {}
     folders = {"no-ssl": layout.NO_SSL, "ssl": ""}
     for name, folder in folders.items():
-        if folder and not (paired and all(job.has(file) for file in OPTIONAL)):
+        if folder and not (paired and all(job.has(file) for file in OF_NO_SSL)):
             continue
         items, queries = (
             _vectors(job.read(folder + file)) for file in (layout.ITEM_EMBEDDINGS, layout.QUERY_EMBEDDINGS)
         )
         lists[name], _ = retrieval.top_k(queries[truth.queries], items, k, truth.known)
     return lists
+
+
+def _further_ranks(job: reader.Reader, truth: "Truth") -> "dict[str, list[Tensor]]":
+    """Read the ranks of the further seeds: model -> for each seed (P,) int32, 0 for null."""
+    ranks: dict[str, list[Tensor]] = {}
+    if job.has(layout.SEEDS):
+        pairs = [truth.queries[truth.pair_rows], truth.pair_items]
+        frame = job.read(layout.SEEDS)
+        for (model, _), part in frame.group_by("model", "seed", maintain_order=True):
+            same = (
+                part[name].to_torch() == own for name, own in zip(("query_index", "item_index"), pairs, strict=True)
+            )
+            assert all(bool(column.all()) for column in same), "the ranks are of these test pairs in this order"
+            ranks.setdefault(str(model), []).append(part["rank"].fill_null(0).to_torch())
+    return ranks
+
+
+def _averaged_lengths(job: reader.Reader, lengths: list[int]) -> list[int]:
+    """Return the list lengths that the ranks of the further seeds cover; warn of the others."""
+    depth = job.read(layout.SEEDS, ["depth"])["depth"][0]
+    if max(lengths) > depth:
+        console.warn(
+            f"lists longer than {depth:,} are measured on one seed; to measure them on all run: ssl-recall train-seeds "
+            f"--depth {max(lengths)}{job.flags}"
+        )
+    return [k for k in lengths if k <= depth]
 
 
 def _vectors(frame: "pl.DataFrame") -> "Tensor":
