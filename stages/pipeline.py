@@ -77,6 +77,7 @@ def steps_of(
         for name, flags in steps
     ]
     params = {name: context.params for (name, _), context in zip(steps, contexts, strict=True)}
+    params["train-seeds"]["targets"] = params["evaluate"]["targets"]  # the lists to rank
     _agree(from_values(PrepareSettings, params["prepare"]))
     return [partial(_invoke, context) for context in contexts]
 

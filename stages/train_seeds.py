@@ -10,7 +10,7 @@ from typer import Option
 from stages.learning import arm_ranks, memory_needs
 from stages.learning.arm import READS as OF_ARMS
 from stages.learning.arm import Arm, with_precision
-from stages.learning.held_out import truth_of
+from stages.learning.held_out import Targets, truth_of
 from stages.learning.settings import TrainSettings
 from stages.learning.view_settings import ViewSettings
 from stages.run_folder import dry_run, layout, manifest, reader
@@ -49,6 +49,9 @@ class SeedsSettings:
         int,
         Option(min=arm_ranks.DEPTH, max=100_000, help="Largest rank to keep: at least the largest --k of evaluate."),
     ] = arm_ranks.DEPTH
+    targets: Annotated[Targets, Option(help="Targets of a list, as in evaluate; `run` takes them from there.")] = (
+        Targets.ALL
+    )
     jobs: worker_pool.JobsOption = no_result(1)
 
 
@@ -63,7 +66,7 @@ def train_seeds(folder: StageFolder, settings: SeedsSettings) -> None:
     number, reason = _seeds_of(folder, settings)
     job = folder.job(
         "train-seeds",
-        {"seeds": number, "depth": settings.depth},
+        {"seeds": number, "depth": settings.depth, "targets": settings.targets},
         reads=READS,
         optional=OPTIONAL,
         writes=WRITES,
@@ -100,14 +103,16 @@ def _ranks(job: Job, folder: StageFolder, settings: SeedsSettings, number: int) 
     schema = {"model": pl.String, "seed": pl.Int64} | dict.fromkeys(
         ("query_index", "item_index", "rank", "depth"), pl.Int32
     )
+    schema |= {"targets": pl.String}
     if number == 1:
         job.done("1 seed, the published one")
         return pl.DataFrame(schema=schema)
-    truth, models = truth_of(job), with_precision(_published(job))
+    truth, models = truth_of(job, settings.targets), with_precision(_published(job))
     place = job.run / layout.SEEDS_FOLDER
     seeds = list(islice(_other_seeds(models["ssl"].train.seed), number - 1))
+    kept = (settings.depth, layout.SEEDS_FOLDER, settings.targets)
     cells = {
-        (name, seed): arm_ranks.cell(job, RANKED, folder.config, arm, seed, settings.depth, layout.SEEDS_FOLDER)
+        (name, seed): arm_ranks.cell(job, RANKED, folder.config, arm, seed, *kept)
         for seed in sorted({*seeds, *arm_ranks.seeds_of(place)})
         for name, arm in models.items()
     }
@@ -120,6 +125,7 @@ def _ranks(job: Job, folder: StageFolder, settings: SeedsSettings, number: int) 
             pl.lit(seed, pl.Int64).alias("seed"),
             pl.all(),
             depth=pl.lit(settings.depth, pl.Int32),
+            targets=pl.lit(str(settings.targets)),
         )
         for (name, seed), cell in asked.items()
     ]

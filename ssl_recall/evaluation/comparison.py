@@ -1,7 +1,7 @@
 """Compare models on the same test pairs: sums by query, slice, metric and k; means, differences and intervals.
 
-Every figure is a ratio of two sums over queries. So a bootstrap can draw the queries, and two models are compared query
-by query. All frames are in long form.
+Every figure is a ratio of two sums over lists. The lists of a query depend on each other, so a bootstrap draws queries,
+and two models are compared query by query. All frames are in long form.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -22,14 +22,18 @@ FIGURES = ("value", "low", "high")
 
 @dataclass(frozen=True)
 class Truth:
-    """P test pairs of Q queries, the known positives of the queries, and the training count of every item."""
+    """P test pairs, the Q lists that should recall them, the known positives of each list, and the items' counts.
 
-    pair_rows: Tensor  # (P,) int64, ascending, below Q: the index of each pair's query in `queries`
+    A query has one list for all its pairs. With `owners`, it has a list for each pair, which knows the earlier ones.
+    """
+
+    pair_rows: Tensor  # (P,) int64, ascending, below Q: the list of each pair
     pair_items: Tensor  # (P,) int64
-    queries: Tensor  # (Q,) int64 query rows
-    known: retrieval.Known  # offsets (Q + 1,) and items (E,), taken before the test, never recalled
-    counts: Tensor  # (N,) int64
+    queries: Tensor  # (Q,) int64: the query row of each list
+    known: retrieval.Known  # offsets (Q + 1,) and items (E,), taken before, never recalled
+    counts: Tensor  # (N,) int64, training interactions
     trained: Tensor  # (Q,) bool, True for a query with training interactions
+    owners: Tensor | None = None  # (Q,) int64: the query of each list, from 0, to draw its lists together
 
 
 def compare_models(
@@ -61,7 +65,8 @@ def compare_models(
     sums = torch.stack(columns, 1)
     columns.clear()
     value, n = sums.sum(0) / trials.sum(0)[denominators], trials.sum(0)[denominators]
-    ratios = metrics.bootstrap_ratios(sums, trials, denominators, draws, torch.Generator().manual_seed(seed))
+    drawn = by_query(truth, sums), by_query(truth, trials)
+    ratios = metrics.bootstrap_ratios(*drawn, denominators, draws, torch.Generator().manual_seed(seed))
     changes, old, new = _differences(keys, baselines)
     value, n = torch.cat([value, value[new] - value[old]]), torch.cat([n, n[old]])
     low, high = metrics.percentile_intervals(torch.cat([ratios, ratios[:, new] - ratios[:, old]], 1))
@@ -117,7 +122,7 @@ def _of_whole_lists(
 
 
 def sums_by_query(found: Tensor, pair_rows: Tensor, queries: int, k: int) -> list[Tensor]:
-    """Sum each query's numerator, (Q,), of recall and of each metric in PER_QUERY."""
+    """Sum each list's numerator, (Q,), of recall and of each metric in PER_QUERY."""
     zeros = torch.zeros(queries, dtype=torch.float64)
     hits = zeros.index_add(0, pair_rows, metrics.pair_recall(found, k))
     asked, values = metrics.per_query(found, pair_rows, k)
@@ -125,9 +130,17 @@ def sums_by_query(found: Tensor, pair_rows: Tensor, queries: int, k: int) -> lis
 
 
 def trials_of(truth: Truth, kept: Tensor) -> tuple[Tensor, Tensor]:
-    """Count each query's pairs, and the query itself if it has any, (Q,) each: the denominators of a slice."""
+    """Count each list's pairs, and the list itself if it has any, (Q,) each: the denominators of a slice."""
     pairs = torch.bincount(truth.pair_rows[kept], minlength=len(truth.queries)).double()
     return pairs, (pairs > 0).double()
+
+
+def by_query(truth: Truth, sums: Tensor) -> Tensor:
+    """Add up the lists of each query: (.., Q, C) -> (.., queries, C)."""
+    if truth.owners is None:
+        return sums
+    queries = int(truth.owners.max()) + 1
+    return sums.new_zeros(*sums.shape[:-2], queries, sums.shape[-1]).index_add(-2, truth.owners, sums)
 
 
 def compare_arms(

@@ -44,7 +44,7 @@ def average_seeds(
             sums = {name: _sums(truth, own, kept, k) for name, own in places.items()}
             for name, found in _compared(sums, ranks, baselines):
                 value = (found.sum(1) / trials.sum(0)).mean(0)
-                ends = intervals.over_seeds(found, trials)
+                ends = intervals.over_seeds(comparison.by_query(truth, found), comparison.by_query(truth, trials))
                 if name in ranks:  # a share, no difference
                     ends = (ends[0].clamp(min=0), ends[1].clamp(max=1))
                 columns = zip(METRICS, *(x.tolist() for x in (value, *ends, trials.sum(0))), strict=True)
@@ -57,7 +57,7 @@ def average_seeds(
 
 
 def _sums(truth: Truth, places: Sequence[Tensor], kept: Tensor, k: int) -> Tensor:
-    """Sum each query's numerator of each metric, by seed: (S, Q, 4)."""
+    """Sum each list's numerator of each metric, by seed: (S, Q, 4)."""
     rows, at = truth.pair_rows[kept], torch.arange(1, k + 1)
     found = [place[kept][:, None] == at for place in places]
     return torch.stack([torch.stack(comparison.sums_by_query(one, rows, len(truth.queries), k), 1) for one in found])

@@ -20,7 +20,7 @@ from stages.terminal.errors import NumberError, Stopped
 from . import hardware, training_inputs
 from .arm import Arm, trained
 from .fit import Fit, K, recall_line
-from .held_out import truth_of
+from .held_out import Targets, truth_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -43,6 +43,7 @@ class Cell:
     arm: Arm
     depth: int
     file: Path
+    targets: Targets = Targets.ALL
 
     @property
     def seed(self) -> int:
@@ -51,13 +52,21 @@ class Cell:
 
 
 def cell(
-    job: reader.Reader, reads: Sequence[str], config: Path | None, arm: Arm, seed: int, depth: int, folder: str
+    job: reader.Reader,
+    reads: Sequence[str],
+    config: Path | None,
+    arm: Arm,
+    seed: int,
+    depth: int,
+    folder: str,
+    targets: Targets = Targets.ALL,
 ) -> Cell:
     """Return the cell of an arm and a seed; its file name in `folder` hashes version, settings, inputs and depth."""
     seeded, depth = arm.seeded(seed), max(depth, DEPTH)
-    key = seeded.key({name: job.inputs[name] for name in reads}, depth)
+    measured = (depth,) if targets is Targets.ALL else (depth, targets)
+    key = seeded.key({name: job.inputs[name] for name in reads}, *measured)
     file = job.run / folder / f"{arm.name}-{seed}-{key}.parquet"
-    return Cell(job.run, config, tuple(reads), seeded, depth, file)
+    return Cell(job.run, config, tuple(reads), seeded, depth, file, targets)
 
 
 def measure_all(stage: str, cells: Sequence[Cell], pairs: int, jobs: int, *, force: bool) -> None:
@@ -85,7 +94,7 @@ def measure(cell: Cell) -> str:
         place = hardware.device_of(cell.arm.train.device)
         hardware.use(1, place)
         fit = trained(job, cell.arm, place)
-        truth = truth_of(job)
+        truth = truth_of(job, cell.targets)
         places = _places(job, fit, truth, cell.depth)
     about = {"best": fit.best, "epochs": len(fit.curve), "ranks": _hash(places)}
     with atomic_files.replacing(cell.file) as file:
@@ -132,22 +141,24 @@ def seeds_of(folder: Path) -> set[int]:
 
 
 def _places(job: reader.Reader, fit: Fit, truth: "Truth", depth: int) -> "torch.Tensor":
-    """Rank the catalogue for the test queries, with their history before the test: -> (P,) int32, 0 beyond `depth`."""
-    from ssl_recall.data.histories import so_far
+    """Rank the catalogue for each list, with the history before it: -> (P,) int32, 0 beyond `depth`."""
+    from ssl_recall.data.histories import newest, so_far
     from ssl_recall.embedding import embed_items, embed_queries
     from ssl_recall.evaluation import metrics, retrieval
 
     items, queries, history = fit.catalogue, fit.asked, fit.settings.history
     rows, histories = truth.queries.to(fit.device), None
-    if history:
+    offsets, taken = (part.to(fit.device) for part in truth.known)
+    if history and truth.owners is not None:
+        histories = newest(offsets, taken, history)
+    elif history:
         log = training_inputs.interactions_before_test(job, queries.rows).to(fit.device)
         histories = so_far(log, rows, history)
     asked = embed_queries(fit.model, queries, rows, histories, items)
     found = embed_items(fit.model, items)
     if not (asked.isfinite().all() and found.isfinite().all()):
         raise NumberError("a vector is not finite; lower --learning-rate or raise --temperature", "NON_FINITE")
-    offsets, taken = truth.known
-    lists, _ = retrieval.top_k(asked, found, depth, (offsets.to(fit.device), taken.to(fit.device)))
+    lists, _ = retrieval.top_k(asked, found, depth, (offsets, taken))
     return metrics.ranks(lists.cpu(), truth.pair_rows, truth.pair_items)
 
 

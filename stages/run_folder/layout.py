@@ -186,6 +186,7 @@ CONTRACT: dict[str, Artifact] = {
             "item_index": "int32",
             "rank": "int32",
             "depth": "int32",
+            "targets": "string",
         },
     ),
     METRICS: Artifact(

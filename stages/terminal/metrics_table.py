@@ -24,9 +24,10 @@ CHANGE = "ssl - no-ssl"
 GAP = 2  # spaces between two columns
 
 
-def show(frame: "pl.DataFrame", head_share: float, k: int = 50) -> None:
+def show(frame: "pl.DataFrame", head_share: float, k: int = 50, *, by_pair: bool = False) -> None:
     """Print recall by slice, one column per model, and the gain from SSL, at the measured k nearest to `k`.
 
+    `by_pair` says that each test pair has a list of its own.
     The last line says which model to serve.
     """
     k = min(frame["k"].unique().to_list(), key=lambda measured: (abs(measured - k), measured))
@@ -37,7 +38,8 @@ def show(frame: "pl.DataFrame", head_share: float, k: int = 50) -> None:
     heads += (["SSL - no SSL"] if "no-ssl" in names else []) + ["test\npairs"]
     rows = [[part, *_cells(figures, names, part), f"{figures[names[0], part, 'recall']['n']:,}"] for part in slices]
     foot = [_of_all(figures, names, *form) for form in _forms(k)]
-    console.out.print(f"recall@{k} on the test pairs")
+    lists = ", each with a list made from what its query took before it" if by_pair else ""
+    console.out.print(f"recall@{k} on the test pairs{lists}")
     _print_table(heads, rows, foot, [_best(figures, names, part) for part in slices])
     console.out.print(
         f"recall@{k}: share of the test pairs whose item is among the {k} nearest of the whole catalogue, without the "
