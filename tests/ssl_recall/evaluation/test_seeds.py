@@ -14,7 +14,7 @@ from .test_comparison import NEW, OLD, TRUTH, figure
 
 T_1 = 12.706204736  # Student's t at 97.5 % with one degree of freedom: two seeds, two queries
 LISTS = {"popular": OLD, "old": OLD, "new": NEW}
-RANKS = {"old": [torch.tensor([0, 0, 1, 1])], "new": [torch.tensor([1, 0, 1, 0])]}  # of a second seed
+RANKS = {"old": [torch.tensor([0, 0, 1, 0])], "new": [torch.tensor([1, 0, 1, 0])]}  # of a second seed
 
 
 def measured(ranks: dict[str, list[torch.Tensor]], ks: tuple[int, ...] = (2,)) -> pl.DataFrame:
@@ -27,12 +27,13 @@ def test_the_mean_of_two_seeds_and_its_interval_by_hand() -> None:
     row = figure(frame, model="new", slice="all", metric="recall", k=2)
     assert (row["value"], row["low"], row["high"], row["seeds"], row["n"]) == (5 / 8, 0, 1, 2, 4)
     row = figure(frame, model="new - old", slice="all", metric="recall", k=2)
-    assert (row["value"], row["seeds"]) == (1 / 8, 2)
-    of_queries, of_seeds = 9 / 64, 1 / 64  # squared standard errors: of +-0.75 / 4 per query, of 1/4 and 0 by seed
-    half = T_1 * math.sqrt(of_queries + of_seeds)
-    assert (row["low"], row["high"]) == pytest.approx((1 / 8 - half, 1 / 8 + half))
+    assert (row["value"], row["seeds"]) == (1 / 4, 2)
+    half = T_1 * math.sqrt(1 / 16)  # of the queries: +-0.5 / 4 each; both seeds gain 1 of 4 pairs
+    assert (row["low"], row["high"]) == pytest.approx((1 / 4 - half, 1 / 4 + half))
     row = figure(frame, model="new - popular", slice="all", metric="recall", k=2)
     assert (row["value"], row["seeds"]) == (1 / 8, 2)
+    half = T_1 * math.sqrt(1 / 64 + 1 / 64)  # of the queries: +-0.25 / 4 each; of the seeds: 1/4 and 0
+    assert (row["low"], row["high"]) == pytest.approx((1 / 8 - half, 1 / 8 + half))
 
 
 def test_what_has_one_seed_or_none_stays_as_it_was() -> None:

@@ -1,13 +1,9 @@
 """What to serve, worked by hand from figures and intervals."""
 
-import math
-from pathlib import Path
-from statistics import stdev
-
 import polars as pl
 import pytest
 
-from stages.terminal.advice import SEED_SPREAD, advice
+from stages.terminal.advice import advice
 
 PARTS = ("all", "head", "tail", "cold")
 Values = tuple[float | None, ...]
@@ -135,15 +131,3 @@ def test_a_large_difference_of_one_seed_is_a_tie_if_its_interval_has_zero() -> N
     assert said.startswith(
         "serve SSL: best of the head, of the tail and of cold items; it recalls as much of all pairs"
     )
-
-
-def test_the_allowance_for_the_seeds_is_the_spread_in_the_results() -> None:
-    spread = dict.fromkeys(SEED_SPREAD, 0.0)
-    for path in (Path(__file__).parents[3] / "benchmarks" / "results").glob("ablation-*.parquet"):
-        rows = pl.read_parquet(path).filter(metric="recall", k=50, seeds=5).iter_rows(named=True)
-        recall = {(row["arm"], row["slice"]): row["by_seed"] for row in rows}
-        for part in spread:
-            if ("ssl", part) in recall:
-                changes = [new - old for new, old in zip(recall["ssl", part], recall["no-ssl", part], strict=True)]
-                spread[part] = max(spread[part], stdev(changes))
-    assert {part: math.ceil(2000 * value) / 1000 for part, value in spread.items()} == SEED_SPREAD
