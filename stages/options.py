@@ -8,6 +8,7 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from enum import Enum
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Protocol, TypeVar, get_type_hints
@@ -130,6 +131,16 @@ def from_values(settings: type[_Settings], values: Mapping[str, Any]) -> _Settin
     given = {one.name: values[one.name] for one in fields(settings) if one.name in values}
     listed = {one.name for one in fields(settings) if one.default_factory is not dataclasses.MISSING}
     return settings(**{name: value for name, value in given.items() if value or name not in listed})
+
+
+def from_record(settings: type[_Settings], values: Mapping[str, Any]) -> _Settings:
+    """Build a dataclass from the values that the manifest recorded; a field without one has its default."""
+    given = {}
+    for one in fields(settings):
+        if one.name in values:
+            default, value = default_of(one), values[one.name]
+            given[one.name] = type(default)(value) if isinstance(default, Enum) else value
+    return settings(**given)
 
 
 def values_of(settings: Settings) -> dict[str, Any]:

@@ -36,6 +36,7 @@ COMMANDS = (
     Command("show-views", "commands.show_views", "Print the views of one item in words."),
     Command("train", "train", "Train the two towers, with or without SSL."),
     Command("export-embeddings", "export_embeddings", "Write the items' and the queries' vectors."),
+    Command("train-seeds", "train_seeds", "Train both models with further seeds, for intervals."),
     Command("evaluate", "evaluate", "Measure head, tail and cold recall, with intervals."),
     Command("tune", "experiments.tune", "Search settings on the validation interactions."),
     Command("ablate", "experiments.ablate", "Compare the parts of the SSL over several seeds."),
@@ -51,15 +52,19 @@ PIPELINE: tuple[tuple[str, ...], ...] = (
     ("train", "--no-ssl"),
     ("export-embeddings", "--ssl"),
     ("export-embeddings", "--no-ssl"),
+    ("train-seeds",),
     ("evaluate",),
 )
 OPTIONAL = ("tune", "ablate")  # `run` does not start them
 
 
 def steps_of(
-    ctx: typer.Context, folder: Path, config: Path | None, *, baseline: bool, force: bool = False
+    ctx: typer.Context, folder: Path, config: Path | None, *, baseline: bool, seeds: int | None, force: bool = False
 ) -> list[Callable[[], None]]:
-    """Return the pipeline's commands in order; refuse a bad setting of any of them before the first starts."""
+    """Return the pipeline's commands in order; refuse a bad setting of any of them before the first starts.
+
+    `seeds` is the --seeds of `train-seeds`; None leaves it to that command.
+    """
     assert ctx.parent is not None, "run is a subcommand"
     if config is None:
         text = "no ssl-recall.toml here; write one with ssl-recall init, or name it with --config"
@@ -67,8 +72,13 @@ def steps_of(
     commands = getattr(ctx.parent.command, "commands", {})
     shared = ["--run", str(folder), *(["--config", str(config)] if config else []), *(["--force"] if force else [])]
     steps = [(name, flags) for name, *flags in PIPELINE if baseline or "--no-ssl" not in flags]
-    contexts = [commands[name].make_context(name, [*shared, *flags], parent=ctx.parent) for name, flags in steps]
+    more = {"train-seeds": ["--seeds", str(seeds)] if seeds else []}
+    contexts = [
+        commands[name].make_context(name, [*shared, *flags, *more.get(name, [])], parent=ctx.parent)
+        for name, flags in steps
+    ]
     params = {name: context.params for (name, _), context in zip(steps, contexts, strict=True)}
+    params["train-seeds"]["targets"] = params["evaluate"]["targets"]  # the lists to rank
     _agree(
         from_values(PrepareSettings, params["prepare"]), from_values(PopularitySettings, params["compute-popularity"])
     )

@@ -1,5 +1,6 @@
 """Train the two towers, with or without the self-supervised task on the item tower."""
 
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -55,20 +56,27 @@ def train(folder: StageFolder, settings: TrainSettings) -> None:
             try:
                 fit = new_fit(job, settings, place, bf16=bf16)
                 keeper.begin(fit)
+                resumed_at, start = fit.steps_taken, time.monotonic()
                 fit.run(job.stage, keeper.after_step)
             except NumberError as error:
                 raise NumberError(f"{error.message}; {keeper.last()}", error.rule) from None
             except (KeyboardInterrupt, signals.Terminated) as error:
                 text = f"stopped at once; {keeper.last()}; to go on run: {keeper.resume}"
                 raise Stopped(text, signals.number_of(error)) from None
+        minutes = _minutes(time.monotonic() - start, fit.steps_taken, resumed_at)
         rows = _curve(fit.curve, fit.best)
         best = rows.filter(rows["best"]).drop("best").row(0, named=True)
         model_files.save(job, part, fit.model, settings.shape, best)
         job.write(f"{part}{layout.TRAINING}", rows)
         said = f"best epoch {fit.best['epoch']}: {recall_line(fit.best)}"
-        job.done(f"{len(fit.curve)} epochs{' in bf16' if bf16 else ''}, {said}", then=keeper.clear)
+        job.done(f"{len(fit.curve)} epochs{' in bf16' if bf16 else ''}, {said}", keeper.clear, minutes)
     if asked.number:  # a signal after the last step: this training is published, and the next stage does not start
         raise Stopped(f"stopped; {job.stage} is done and published", asked.number)
+
+
+def _minutes(seconds: float, steps: int, resumed_at: int) -> int | None:
+    """Return the whole minutes that all steps take, from those since the resume; None if there is no step."""
+    return int(seconds * steps / (steps - resumed_at) // 60) if steps > resumed_at else None
 
 
 def _curve(curve: list[dict[str, Any]], best: dict[str, Any]) -> "pl.DataFrame":

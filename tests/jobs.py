@@ -13,6 +13,7 @@ from stages import evaluate as evaluate_job
 from stages import export_embeddings as export_embeddings_job
 from stages import prepare as prepare_job
 from stages import train as train_job
+from stages import train_seeds as train_seeds_job
 from stages.commands import init as init_command
 from stages.commands import show_views as show_views_command
 
@@ -22,6 +23,7 @@ compute_mi = options.command(compute_mi_job.compute_mi)
 build_views = options.command(build_views_job.build_views)
 train = options.command(train_job.train)
 export_embeddings = options.command(export_embeddings_job.export_embeddings)
+train_seeds = options.command(train_seeds_job.train_seeds)
 evaluate = options.command(evaluate_job.evaluate)
 show_views = options.command(show_views_command.show_views)
 

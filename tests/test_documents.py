@@ -1,12 +1,17 @@
 """The documents say what the code says: settings, rule codes, decisions, links."""
 
 import ast
+import math
 import re
 import subprocess
 import sys
 from pathlib import Path
+from statistics import stdev
 
+import polars as pl
 import pytest
+
+from stages.terminal.advice import SEED_SPREAD
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -72,3 +77,17 @@ def test_every_source_file_that_a_page_names_is_there() -> None:
             r"`((?:ssl_recall|stages|tests|benchmarks)/[\w/.-]+\.(?:py|md|toml))`", page.read_text()
         ):
             assert (ROOT / name).exists(), f"{page.relative_to(ROOT)}: {name}"
+
+
+def test_the_allowance_for_the_seeds_is_the_spread_in_the_results() -> None:
+    spread = dict.fromkeys(SEED_SPREAD, 0.0)
+    for path in (ROOT / "benchmarks" / "results").glob("ablation-*.parquet"):
+        rows = pl.read_parquet(path).filter(metric="recall", k=50, seeds=5).iter_rows(named=True)
+        recall = {(row["arm"], row["slice"]): row["by_seed"] for row in rows}
+        for part in spread:
+            if ("ssl", part) in recall:
+                changes = [new - old for new, old in zip(recall["ssl", part], recall["no-ssl", part], strict=True)]
+                spread[part] = max(spread[part], stdev(changes))
+    assert {part: math.ceil(2000 * value) / 1000 for part, value in spread.items()} == SEED_SPREAD
+    page = (DOCS / "method.md").read_text()
+    assert all(f"{value} of" in page for value in SEED_SPREAD.values())

@@ -16,7 +16,9 @@ GROUPS, ITEMS, USERS, TAKEN, CLICKS = 20, 25, 25, 8, 3
 
 def write_tables(folder: Path) -> None:
     rng = np.random.default_rng(5)
-    items = [{"item_id": f"i{group}_{n}", "shelf": f"s{rng.integers(6)}"} for group in range(GROUPS) for n in range(ITEMS)]
+    items = [
+        {"item_id": f"i{group}_{n}", "shelf": f"s{rng.integers(6)}"} for group in range(GROUPS) for n in range(ITEMS)
+    ]
     taken = [
         (f"u{group}_{user}", f"i{group}_{n}")
         for group in range(GROUPS)

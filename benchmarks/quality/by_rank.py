@@ -14,7 +14,7 @@ import torch
 
 from ssl_recall.evaluation import intervals, metrics
 from stages.experiments import arms
-from stages.experiments.arm_ranks import NAME
+from stages.learning.arm_ranks import NAME
 from stages.run_folder.layout import ABLATION_FOLDER
 
 

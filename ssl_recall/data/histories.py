@@ -48,6 +48,12 @@ def so_far(log: Interactions, queries: Tensor, size: int) -> Histories:
     return _ending(log, starts, ends, None if log.until is None else size)
 
 
+def newest(offsets: Tensor, items: Tensor, size: int) -> Histories:
+    """Return the last `size` items of each history: offsets (B + 1,), items (E,) in the order of time."""
+    lengths = offsets.diff().clamp(max=size)
+    return Histories(items.index_select(0, concatenated_ranges(offsets[1:] - lengths, lengths)).long(), lengths)
+
+
 def others(log: Interactions, rows: Tensor, size: int, source: torch.Generator) -> Histories:
     """Return a random sample of at most `size` items that the query of each log row (B,) took, the row's own left out.
 

@@ -1,7 +1,7 @@
 """Compare models on the same test pairs: sums by query, slice, metric and k; means, differences and intervals.
 
-Every figure is a ratio of two sums over queries. So a bootstrap can draw the queries, and two models are compared query
-by query. All frames are in long form.
+Every figure is a ratio of two sums over lists. The lists of a query depend on each other, so a bootstrap draws queries,
+and two models are compared query by query. All frames are in long form.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -22,14 +22,18 @@ FIGURES = ("value", "low", "high")
 
 @dataclass(frozen=True)
 class Truth:
-    """P test pairs of Q queries, the known positives of the queries, and the training count of every item."""
+    """P test pairs, the Q lists that should recall them, the known positives of each list, and the items' counts.
 
-    pair_rows: Tensor  # (P,) int64, ascending, below Q: the index of each pair's query in `queries`
+    A query has one list for all its pairs. With `owners`, it has a list for each pair, which knows the earlier ones.
+    """
+
+    pair_rows: Tensor  # (P,) int64, ascending, below Q: the list of each pair
     pair_items: Tensor  # (P,) int64
-    queries: Tensor  # (Q,) int64 query rows
-    known: retrieval.Known  # offsets (Q + 1,) and items (E,), taken before the test, never recalled
-    counts: Tensor  # (N,) int64
+    queries: Tensor  # (Q,) int64: the query row of each list
+    known: retrieval.Known  # offsets (Q + 1,) and items (E,), taken before, never recalled
+    counts: Tensor  # (N,) int64, training interactions
     trained: Tensor  # (Q,) bool, True for a query with training interactions
+    owners: Tensor | None = None  # (Q,) int64: the query of each list, from 0, to draw its lists together
 
 
 def compare_models(
@@ -44,33 +48,36 @@ def compare_models(
     """Measure every model, and the differences of the models on the same queries.
 
     Two models that are no baselines are compared in every metric, a model and a baseline in recall, two baselines not.
-    -> model ("a" or "b - a"), slice, metric, k, value, low and high (95 %, bootstrap over queries), n (trials).
+    -> model ("a" or "b - a"), slice, metric, k, value, low and high (95 %, bootstrap over queries), seeds, n (trials).
+    seeds is 1 for a model and its differences, 0 for a baseline.
     """
     members = slices_of_pairs(truth, head_share)
-    trials = torch.stack([column for kept in members.values() for column in _trials(truth, kept)], 1)
+    trials = torch.stack([column for kept in members.values() for column in trials_of(truth, kept)], 1)
     keys: list[tuple[str, str, str, int]] = []
-    columns, trials_of = list[Tensor](), list[int]()
+    columns, denominators = list[Tensor](), list[int]()
     for name, lists in recalled.items():
         found = metrics.hits(lists, truth.pair_rows, truth.pair_items)
         for place, (part, kept) in enumerate(members.items()):
             for k in ks:
                 keys += [(name, part, metric, k) for metric in ("recall", *PER_QUERY)]
-                columns += _sums_by_query(found[kept], truth.pair_rows[kept], len(truth.queries), k)
-                trials_of += [2 * place] + [2 * place + 1] * len(PER_QUERY)
+                columns += sums_by_query(found[kept], truth.pair_rows[kept], len(truth.queries), k)
+                denominators += [2 * place] + [2 * place + 1] * len(PER_QUERY)
     sums = torch.stack(columns, 1)
     columns.clear()
-    value, n = sums.sum(0) / trials.sum(0)[trials_of], trials.sum(0)[trials_of]
-    ratios = metrics.bootstrap_ratios(sums, trials, trials_of, draws, torch.Generator().manual_seed(seed))
+    value, n = sums.sum(0) / trials.sum(0)[denominators], trials.sum(0)[denominators]
+    drawn = by_query(truth, sums), by_query(truth, trials)
+    ratios = metrics.bootstrap_ratios(*drawn, denominators, draws, torch.Generator().manual_seed(seed))
     changes, old, new = _differences(keys, baselines)
     value, n = torch.cat([value, value[new] - value[old]]), torch.cat([n, n[old]])
     low, high = metrics.percentile_intervals(torch.cat([ratios, ratios[:, new] - ratios[:, old]], 1))
-    table = [value.tolist(), low.tolist(), high.tolist(), n.long().tolist()]
+    seeds = [int(name not in baselines) for name, *_ in keys + changes]
+    table = [value.tolist(), low.tolist(), high.tolist(), seeds, n.long().tolist()]
     rows = [(*key, *numbers) for key, *numbers in zip(keys + changes, *table, strict=True)]
-    rows += _of_whole_lists(truth, recalled, ks)
+    rows += _of_whole_lists(truth, recalled, ks, baselines)
     schema = (
         {"model": pl.String, "slice": pl.String, "metric": pl.String, "k": pl.Int32}
         | dict.fromkeys(FIGURES, pl.Float64)
-        | {"n": pl.Int64}
+        | {"seeds": pl.Int32, "n": pl.Int64}
     )
     return pl.DataFrame(rows, schema=schema, orient="row").with_columns(pl.col(FIGURES).fill_nan(None))
 
@@ -99,30 +106,41 @@ def _differences(
     return changes, old, new
 
 
-def _of_whole_lists(truth: Truth, recalled: Mapping[str, Tensor], ks: Sequence[int]) -> list[tuple[Any, ...]]:
+def _of_whole_lists(
+    truth: Truth, recalled: Mapping[str, Tensor], ks: Sequence[int], baselines: Collection[str]
+) -> list[tuple[Any, ...]]:
     """Measure coverage and mean popularity, which have no trials and no interval."""
     rows: list[tuple[Any, ...]] = []
     for name, lists in recalled.items():
+        seeds = int(name not in baselines)
         for k in ks:
             share = metrics.coverage(lists, k, len(truth.counts))
-            rows.append((name, "all", "coverage", k, share, None, None, len(truth.counts)))
+            rows.append((name, "all", "coverage", k, share, None, None, seeds, len(truth.counts)))
             mean = metrics.mean_popularity(lists, k, truth.counts)
-            rows.append((name, "all", "mean_popularity", k, mean, None, None, len(truth.queries)))
+            rows.append((name, "all", "mean_popularity", k, mean, None, None, seeds, len(truth.queries)))
     return rows
 
 
-def _sums_by_query(found: Tensor, pair_rows: Tensor, queries: int, k: int) -> list[Tensor]:
-    """Sum each query's numerator, (Q,), of recall and of each metric in PER_QUERY."""
+def sums_by_query(found: Tensor, pair_rows: Tensor, queries: int, k: int) -> list[Tensor]:
+    """Sum each list's numerator, (Q,), of recall and of each metric in PER_QUERY."""
     zeros = torch.zeros(queries, dtype=torch.float64)
     hits = zeros.index_add(0, pair_rows, metrics.pair_recall(found, k))
     asked, values = metrics.per_query(found, pair_rows, k)
     return [hits, *(zeros.index_copy(0, asked, values[metric]) for metric in PER_QUERY)]
 
 
-def _trials(truth: Truth, kept: Tensor) -> tuple[Tensor, Tensor]:
-    """Count each query's pairs, and the query itself if it has any, (Q,) each: the denominators of a slice."""
+def trials_of(truth: Truth, kept: Tensor) -> tuple[Tensor, Tensor]:
+    """Count each list's pairs, and the list itself if it has any, (Q,) each: the denominators of a slice."""
     pairs = torch.bincount(truth.pair_rows[kept], minlength=len(truth.queries)).double()
     return pairs, (pairs > 0).double()
+
+
+def by_query(truth: Truth, sums: Tensor) -> Tensor:
+    """Add up the lists of each query: (.., Q, C) -> (.., queries, C)."""
+    if truth.owners is None:
+        return sums
+    queries = int(truth.owners.max()) + 1
+    return sums.new_zeros(*sums.shape[:-2], queries, sums.shape[-1]).index_add(-2, truth.owners, sums)
 
 
 def compare_arms(

@@ -14,13 +14,14 @@ from stages.run_folder import dry_run, layout, lock, manifest, reader
 from stages.terminal import console
 from stages.terminal.errors import ArtifactError, StageError
 
-from .run import BaselineOption
+from .run import BaselineOption, SeedsOption
 
 
 def status(
     ctx: typer.Context,
     folder: RunFolder,
     baseline: BaselineOption = True,
+    seeds: SeedsOption = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Hash every file that the manifest names; exit 4 if one is damaged.")
     ] = False,
@@ -35,7 +36,7 @@ def status(
         _verify(folder.run, folder.config, as_json=as_json)
         return
     with dry_run.planning() as plan:
-        for step in steps_of(ctx, folder.run, folder.config, baseline=baseline):
+        for step in steps_of(ctx, folder.run, folder.config, baseline=baseline, seeds=seeds):
             step()
         for name, step in optional_steps(ctx, folder.run, folder.config).items():
             try:

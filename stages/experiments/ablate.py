@@ -6,25 +6,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from stages.learning import memory_needs, recency
+from stages.learning import arm_ranks, memory_needs, recency
+from stages.learning.arm import READS as OF_ARMS
+from stages.learning.arm import Arm, with_precision
 from stages.learning.held_out import truth_of
 from stages.learning.short_logs import warn_of_few_steps
 from stages.options import StageFolder, no_result
 from stages.run_folder import dry_run, layout, reader
 from stages.run_folder.job import Job
 from stages.run_folder.memory_floor import Need
-from stages.terminal import console, metrics_table, signals, worker_pool
-from stages.terminal.errors import Stopped
+from stages.terminal import console, metrics_table, worker_pool
 
-from . import ablation_table, arm_ranks, arms
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
+from . import ablation_table, arms
 
 SIZES = {
     "items": layout.ITEMS,
@@ -33,7 +30,7 @@ SIZES = {
     "validation": layout.VALIDATION,
     "test": layout.TEST,
 }
-READS = (*arms.READS, layout.TEST)
+READS = (*OF_ARMS, layout.TEST)
 TUNED = layout.TUNING
 WRITES = (layout.ABLATION, layout.ABLATION_PAGE)
 COMPARISON = "Comparison"
@@ -110,32 +107,33 @@ def _compare(
     job: Job,
     folder: StageFolder,
     settings: AblateSettings,
-    every: dict[str, arms.Arm],
-    picked: dict[str, arms.Arm],
+    every: dict[str, Arm],
+    picked: dict[str, Arm],
 ) -> None:
     """Train and rank every picked arm with every seed, and stage the table."""
     from ssl_recall.evaluation import comparison
 
     best = _tuned(job) if settings.tuned else {}
     found = {name: own.tuned(best.get(_source(name, best), {})) for name, own in every.items()}
-    every = arms.with_precision(found)
+    every = with_precision(found)
     _warn(job, picked, best, tuned=settings.tuned)
     truth = truth_of(job)
     numbers, depth = range(1, settings.seeds + 1), max(settings.lengths)
     cells = {
-        (name, seed): arm_ranks.cell(job, READS, folder.config, every[name], seed, depth)
+        (name, seed): arm_ranks.cell(job, READS, folder.config, every[name], seed, depth, layout.ABLATION_FOLDER)
         for name in every
-        for seed in {*numbers, *arm_ranks.seeds_of(folder.run)}
+        for seed in {*numbers, *arm_ranks.seeds_of(folder.run / layout.ABLATION_FOLDER)}
     }
     asked = [cells[name, seed] for seed in numbers for name in picked]
-    _measure(asked, len(truth.pair_items), settings.jobs, force=folder.force)
-    places = {name: [_places(cells[name, seed], len(truth.pair_items)) for seed in numbers] for name in picked}
+    pairs = len(truth.pair_items)
+    arm_ranks.measure_all(job.stage, asked, pairs, settings.jobs, force=folder.force)
+    places = {name: [arm_ranks.measured(cells[name, seed], pairs) for seed in numbers] for name in picked}
     frame = comparison.compare_arms(truth, places, arms.BASE, settings.lengths, metrics_table.HEAD_SHARE)
     job.write(layout.ABLATION, frame)
     note = _note(job, settings.seeds, picked, best)
     with job.open(layout.ABLATION_PAGE) as file:
         file.write(ablation_table.markdown(frame, note).encode())
-    arm_ranks.sweep(folder.run, cells)
+    arm_ranks.sweep(folder.run / layout.ABLATION_FOLDER, cells.values())
     many = f"{settings.seeds} seed{'s' * (settings.seeds > 1)}"
     job.done(f"{len(picked)} arms, {many}, {len(truth.pair_items):,} test pairs")
 
@@ -157,7 +155,7 @@ def _source(arm: str, best: dict[str, Any]) -> str:
     return arms.OWN if arm in arms.WITHOUT and arms.OWN in best else arms.BASE
 
 
-def _warn(job: reader.Reader, picked: dict[str, arms.Arm], best: dict[str, Any], *, tuned: bool) -> None:
+def _warn(job: reader.Reader, picked: dict[str, Arm], best: dict[str, Any], *, tuned: bool) -> None:
     """Warn, before the training, of too few steps and of arms tuned unequally."""
     warn_of_few_steps(recency.rows_per_epoch(job), picked[arms.BASE].train)
     untuned = [name for name in picked if name not in best and _source(name, best) == arms.BASE]
@@ -166,30 +164,6 @@ def _warn(job: reader.Reader, picked: dict[str, arms.Arm], best: dict[str, Any],
             f"take the settings of {arms.BASE}, while others are tuned themselves" if arms.BASE in best else "not tuned"
         )
         console.warn(f"{', '.join(untuned)}: {how}; run ssl-recall tune for all arms, or use --no-tuned")
-
-
-def _measure(cells: list[arm_ranks.Cell], pairs: int, jobs: int, *, force: bool) -> None:
-    """Train every arm and seed without stored ranks, and print a line after each training."""
-    missing = [cell for cell in cells if force or arm_ranks.stored(cell, pairs) is None]
-    if len(missing) < len(cells):
-        console.line(f"{'ablate':<26} {len(cells) - len(missing)} of {len(cells)} arms and seeds are already trained")
-    try:
-        with (
-            worker_pool.run_tasks(arm_ranks.measure, missing, jobs) as results,
-            console.progress("ablate", len(missing), "models") as advance,
-        ):
-            for cell, said in results:
-                console.line(f"{'ablate':<26} {cell.arm.name} seed {cell.seed}: {said}")
-                advance(1)
-    except (KeyboardInterrupt, signals.Terminated) as error:
-        text = f"stopped; finished trainings are kept; to go on run: {console.same_command()}"
-        raise Stopped(text, signals.number_of(error)) from None
-
-
-def _places(cell: arm_ranks.Cell, pairs: int) -> "Tensor":
-    found = arm_ranks.stored(cell, pairs)
-    assert found is not None, "measured above"
-    return found
 
 
 def _note(job: reader.Reader, seeds: int, picked: Iterable[str], best: dict[str, Any]) -> str:

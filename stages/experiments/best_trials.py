@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stages.learning.arm import Arm
 from stages.learning.settings import used_values
 from stages.options import values_of
 from stages.terminal import console
@@ -20,7 +21,7 @@ GIVEN = {"ssl", "threads"}  # left out: `run` trains with and without SSL, and e
 
 def show(
     frame: "pl.DataFrame",  # tuning.parquet
-    picked: Mapping[str, arms.Arm],
+    picked: Mapping[str, Arm],
     plain: arms.Plain,
     select_on: str,
     file: Path,  # the settings file
@@ -38,7 +39,7 @@ def show(
         console.out.print("\n".join([said, *lines]), soft_wrap=True)
 
 
-def toml(arm: arms.Arm, plain: arms.Plain) -> Iterator[str]:
+def toml(arm: Arm, plain: arms.Plain) -> Iterator[str]:
     """Yield the lines that change the settings file to the arm's settings, in the tables that `init` writes."""
     own_views = values_of(arm.views) if arm.views is not None else {}
     for stage, own, was in (

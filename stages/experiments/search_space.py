@@ -5,10 +5,9 @@ from dataclasses import replace
 from typing import Any
 
 from stages.learning import recency
+from stages.learning.arm import TUNED_POPULARITY, Arm
 from stages.learning.view_settings import Transform
 from stages.run_folder import reader
-
-from . import arms
 
 Space = dict[str, dict[str, Any]]  # setting -> arguments of its Optuna distribution
 SPACE: Space = {
@@ -35,16 +34,16 @@ SSL_SPACE: Space = {
 LEAST = 20  # fewest steps of an epoch with a batch size of the space
 
 
-def of_run(job: reader.Reader, every: Mapping[str, arms.Arm]) -> Iterator[tuple[str, arms.Arm, Space]]:
+def of_run(job: reader.Reader, every: Mapping[str, Arm]) -> Iterator[tuple[str, Arm, Space]]:
     """Yield each arm with its name and search space, and with the half-life of the run folder if it is searched."""
     interactions, half_lives = recency.rows_per_epoch(job), recency.half_lives(job)
-    own = {name: getattr(recency.settings_of(job), name) for name in arms.TUNED_POPULARITY} if half_lives else {}
+    own = {name: getattr(recency.settings_of(job), name) for name in TUNED_POPULARITY} if half_lives else {}
     for name, arm in every.items():
         timed = replace(arm, popularity=own)
         yield name, timed, of_arm(timed, interactions, half_lives)
 
 
-def of_arm(arm: arms.Arm, interactions: int, half_lives: Mapping[float, int] | None = None) -> Space:
+def of_arm(arm: Arm, interactions: int, half_lives: Mapping[float, int] | None = None) -> Space:
     """Return the search space of an arm, without the settings that define the arm and without those that it ignores.
 
     `interactions` are those of an epoch, `half_lives` (days) those of an epoch with each half-life. It leaves out batch

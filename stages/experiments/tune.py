@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stages.learning import hardware, memory_needs
+from stages.learning.arm import READS, Arm, trained, with_precision
 from stages.learning.settings import SelectOn
 from stages.options import StageFolder, no_result
 from stages.run_folder import dry_run, layout, reader
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-READS = arms.READS
 WRITES = (layout.TUNING,)
 SEARCH = "Search"
 FIGURES = ("recall", "recall_head", "recall_tail", "recall_cold")
@@ -41,7 +41,7 @@ class Candidate:
 
     run: Path
     config: Path | None
-    arm: arms.Arm
+    arm: Arm
     space: search_space.Space
     values: dict[str, Any]  # the settings to try
     seeds: int
@@ -104,11 +104,11 @@ def tune(ctx: typer.Context, folder: StageFolder, settings: TuneSettings) -> Non
 
 
 def _search_all(
-    job: Job, folder: StageFolder, settings: TuneSettings, every: Mapping[str, arms.Arm], picked: Mapping[str, arms.Arm]
+    job: Job, folder: StageFolder, settings: TuneSettings, every: Mapping[str, Arm], picked: Mapping[str, Arm]
 ) -> None:
     """Search the picked arms, and stage the trials of every arm that has a study."""
     rows: list[dict[str, Any]] = []
-    for name, own, space in search_space.of_run(job, arms.with_precision(every)):
+    for name, own, space in search_space.of_run(job, with_precision(every)):
         path = folder.run / layout.TUNING_FOLDER / f"{name}.journal"
         key = own.key(job.inputs, space, settings.seeds, settings.select_on, settings.seed)
         if name not in picked and not path.exists():
@@ -141,7 +141,7 @@ def validate(candidate: Candidate) -> dict[str, Any] | None:
         hardware.use(1, place)
         for seed in range(1, candidate.seeds + 1):
             try:
-                fit = arms.trained(job, arm.seeded(seed), place)
+                fit = trained(job, arm.seeded(seed), place)
             except NumberError:
                 return None
             found.append(fit.best)

@@ -62,6 +62,7 @@ class Job(reader.Reader):
         self._staged: dict[str, Path] = {}
         self._tables: dict[str, Any] = {}
         self._summary = ""
+        self._minutes: int | None = None
         self._then: Callable[[], None] | None = None
         self._started, self._new = 0.0, False
         self._lock: IO[str] | None = None
@@ -193,9 +194,9 @@ class Job(reader.Reader):
             yield file
             atomic_files.sync(file)
 
-    def done(self, summary: str, then: Callable[[], None] | None = None) -> None:
-        """Set the line to print after publication, and a call to make then, still under the lock."""
-        self._summary, self._then = summary, then
+    def done(self, summary: str, then: Callable[[], None] | None = None, minutes: int | None = None) -> None:
+        """Set the line to print after publication, a call to make then under the lock, and minutes to record."""
+        self._summary, self._then, self._minutes = summary, then, minutes
 
     def _probe(self) -> None:
         """Refuse a folder that takes no file, or that has a folder in the place of an output. Raises OSError."""
@@ -278,7 +279,8 @@ class Job(reader.Reader):
         with previous_files.undone_by_errors(self.run, old):
             for name, temporary in self._staged.items():
                 atomic_files.move_into_place(temporary, self.run / name)
-            manifest.record(self.run, self.manifest, self.stage, self.settings, self.inputs, outputs, self._tables)
+            more = {"tables": self._tables, "minutes": self._minutes}
+            manifest.record(self.run, self.manifest, self.stage, self.settings, self.inputs, outputs, more)
 
     def _check_inputs(self) -> None:
         """Refuse to publish if an input has changed since the stage hashed it. Raises ArtifactError."""

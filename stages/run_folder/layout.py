@@ -28,10 +28,12 @@ WEIGHTS = "model/weights.safetensors"
 MODEL = "model/model.json"
 ITEM_EMBEDDINGS = "item_embeddings.parquet"
 QUERY_EMBEDDINGS = "query_embeddings.parquet"
+NO_SSL_MODEL = NO_SSL + MODEL
 NO_SSL_ITEM_EMBEDDINGS = NO_SSL + ITEM_EMBEDDINGS
 NO_SSL_QUERY_EMBEDDINGS = NO_SSL + QUERY_EMBEDDINGS
 NEW_ITEM_EMBEDDINGS = "new_item_embeddings.parquet"  # default output of `export-embeddings --items`
 NEW_QUERY_EMBEDDINGS = "new_query_embeddings.parquet"  # and of `export-embeddings --queries`
+SEEDS = "seeds.parquet"
 METRICS = "metrics.parquet"
 TUNING = "tuning.parquet"
 ABLATION = "ablation.parquet"
@@ -41,6 +43,7 @@ MANIFEST = "manifest.json"
 LOCK = ".lock"
 PREVIOUS = ".previous"  # files that a publication is about to replace (previous_files.py)
 CHECKPOINTS_FOLDER = "checkpoints"
+SEEDS_FOLDER = "seeds"  # the ranks of `train-seeds`, one file per model and seed
 TUNING_FOLDER = "tuning"  # the studies of `tune`
 ABLATION_FOLDER = "ablation"  # the ranks of `ablate`, one file per arm and seed
 FOLDERS = (
@@ -50,6 +53,7 @@ FOLDERS = (
     "no-ssl",
     "no-ssl/model",
     f"no-ssl/{CHECKPOINTS_FOLDER}",
+    SEEDS_FOLDER,
     ABLATION_FOLDER,
     TUNING_FOLDER,
 )
@@ -74,10 +78,11 @@ _PAIRS = {
     "[weight]": "float32",
 }
 
+_OF_MODELS = ("train", "export-embeddings", "train-seeds", "evaluate", "tune", "ablate")
 CONTRACT: dict[str, Artifact] = {
     FEATURES: Artifact(
         "prepare",
-        ("compute-mi", "build-views", "show-views", "train", "export-embeddings", "evaluate", "tune", "ablate"),
+        ("compute-mi", "build-views", "show-views", *_OF_MODELS),
         {
             "side": "string",
             "feature": "string",
@@ -102,29 +107,13 @@ CONTRACT: dict[str, Artifact] = {
     ),
     ITEMS: Artifact(
         "prepare",
-        (
-            "compute-popularity",
-            "compute-mi",
-            "build-views",
-            "show-views",
-            "train",
-            "export-embeddings",
-            "evaluate",
-            "tune",
-            "ablate",
-        ),
+        ("compute-popularity", "compute-mi", "build-views", "show-views", *_OF_MODELS),
         {"item_id": "id", "<feature>": "as came", "<feature>__code": "code"},
     ),
-    QUERIES: Artifact(
-        "prepare",
-        ("train", "export-embeddings", "evaluate", "tune", "ablate"),
-        {"query_id": "id", "<feature>": "as came", "<feature>__code": "code"},
-    ),
-    TRAIN: Artifact(
-        "prepare", ("compute-popularity", "train", "export-embeddings", "evaluate", "tune", "ablate"), _PAIRS
-    ),
-    VALIDATION: Artifact("prepare", ("train", "export-embeddings", "evaluate", "tune", "ablate"), _PAIRS),
-    TEST: Artifact("prepare", ("evaluate", "ablate"), _PAIRS),
+    QUERIES: Artifact("prepare", _OF_MODELS, {"query_id": "id", "<feature>": "as came", "<feature>__code": "code"}),
+    TRAIN: Artifact("prepare", ("compute-popularity", *_OF_MODELS), _PAIRS),
+    VALIDATION: Artifact("prepare", _OF_MODELS, _PAIRS),
+    TEST: Artifact("prepare", ("train-seeds", "evaluate", "ablate"), _PAIRS),
     QUARANTINE: Artifact(
         "prepare",
         (),
@@ -132,12 +121,12 @@ CONTRACT: dict[str, Artifact] = {
     ),
     POPULARITY: Artifact(
         "compute-popularity",
-        ("train", "evaluate", "tune", "ablate"),
+        ("train", "train-seeds", "evaluate", "tune", "ablate"),
         {"item_id": "id", "count": "int64", "p": "float64", "log_p": "float64"},
     ),
     MUTUAL_INFORMATION: Artifact(
         "compute-mi",
-        ("build-views", "tune", "ablate"),
+        ("build-views", "train-seeds", "tune", "ablate"),
         {
             "feature_a": "string",
             "feature_b": "string",
@@ -188,6 +177,19 @@ CONTRACT: dict[str, Artifact] = {
     QUERY_EMBEDDINGS: Artifact(
         "export-embeddings", ("evaluate",), {"query_id": "id", "embedding": "fixed_size_list<float32>"}
     ),
+    SEEDS: Artifact(
+        "train-seeds",
+        ("evaluate",),
+        {
+            "model": "string",
+            "seed": "int64",
+            "query_index": "int32",
+            "item_index": "int32",
+            "rank": "int32",
+            "depth": "int32",
+            "targets": "string",
+        },
+    ),
     METRICS: Artifact(
         "evaluate",
         (),
@@ -199,6 +201,7 @@ CONTRACT: dict[str, Artifact] = {
             "value": "float64",
             "low": "float64",
             "high": "float64",
+            "seeds": "int32",
             "n": "int64",
         },
     ),

@@ -94,16 +94,19 @@ def record(
     settings: Mapping[str, object],
     inputs: Mapping[str, str],
     outputs: Any,
-    tables: Mapping[str, Any],
+    more: Mapping[str, Any],
 ) -> None:
-    """Publish the manifest with this stage's entry: the last step of a stage. `tables`: see source_changes.note."""
+    """Publish the manifest with this stage's entry: the last step of a stage.
+
+    `more` is what no stage is stale by: `tables` (source_changes.note), `minutes` (of a training).
+    """
     manifest["schema"] = SCHEMA
     manifest["stages"][stage] = {
         "version": version("ssl-recall"),
         "settings": dict(settings),
         "inputs": dict(inputs),
         "outputs": outputs,
-    } | ({"tables": dict(tables)} if tables else {})
+    } | {name: value for name, value in more.items() if value not in (None, {})}
     with atomic_files.replacing(run / MANIFEST) as file:
         file.write(sealed(manifest))
 

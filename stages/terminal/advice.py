@@ -26,12 +26,19 @@ WORDS = {
     "cold": "cold items",
     "new-queries": "the pairs of new queries",
 }
+SEED_SPREAD = {  # twice the largest standard deviation of SSL - no SSL over five seeds (benchmarks/results/ablation-*)
+    "all": 0.011,
+    "head": 0.017,
+    "tail": 0.015,
+    "cold": 0.022,
+    "warm-tail": 0.031,
+}
 SHOWN = (*WORDS, "warm-tail")  # a model that is best in all slices is best in the warm tail, too
 
 
 @dataclass(frozen=True)
 class Recalls:
-    """The recall of each model and slice, and the intervals of the measured differences."""
+    """The recall of each model and slice, and the measured differences with their intervals."""
 
     rows: Mapping[tuple[str, str], Mapping[str, Any]]  # (model or difference, slice) -> its row
 
@@ -42,14 +49,27 @@ class Recalls:
     def sign(self, model: str, other: str, part: str) -> int:
         """Return 1 if the model recalls more than the other, -1 if it recalls less, 0 if it recalls as much.
 
-        The paired interval decides. It is measured against SSL and no SSL; two baselines are compared by their figures.
+        The difference decides. It is measured against SSL and no SSL; two baselines are compared by their figures.
         """
         for one, two, turn in ((model, other, 1), (other, model, -1)):
             row = self.rows.get((f"{one} - {two}", part))
             if row is not None:
-                return turn * (int(row["low"] > 0) - int(row["high"] < 0))
+                return turn * sign_of(row, part)
         mine, its = self.value(model, part), self.value(other, part)
         return (mine > its) - (mine < its)
+
+
+def sign_of(difference: Mapping[str, Any], part: str) -> int:
+    """Return 1 or -1 for a certain difference in a slice, 0 for a tie: its row of metrics.parquet -> sign.
+
+    A difference is certain if its interval excludes 0. The interval of one seed leaves out the spread of the seeds, so
+    such a difference must also exceed SEED_SPREAD; a slice without one takes the largest.
+    """
+    if difference["low"] is None:  # no pairs, or all of one query
+        return 0
+    spread = SEED_SPREAD.get(part, max(SEED_SPREAD.values())) if difference["seeds"] == 1 else 0.0
+    value, low, high = (difference[name] for name in ("value", "low", "high"))
+    return int(low > 0 and value > spread) - int(high < 0 and -value > spread)
 
 
 def advice(frame: "pl.DataFrame", k: int) -> str:
@@ -63,7 +83,10 @@ def advice(frame: "pl.DataFrame", k: int) -> str:
     names = [name for name in TITLES if (name, "all") in recalls.rows]
     parts = [part for part in SHOWN if recalls.rows.get((names[0], part), {}).get("n")]
     picked = _picked(recalls, names, parts)
-    return f"serve {TITLES[picked]}: {_why(recalls, picked, [name for name in names if name != picked], parts)}"
+    why = _why(recalls, picked, [name for name in names if name != picked], parts)
+    seeds = recalls.rows[OWN, "all"]["seeds"]
+    doubt = f"; one seed: a difference of up to {SEED_SPREAD['all']} of all pairs counts as a tie" if seeds == 1 else ""
+    return f"serve {TITLES[picked]}: {why}{doubt}"
 
 
 def _picked(recalls: Recalls, names: list[str], parts: list[str]) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from rich.cells import cell_len
 
 from . import console
-from .advice import TITLES, advice
+from .advice import TITLES, advice, sign_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -24,9 +24,10 @@ CHANGE = "ssl - no-ssl"
 GAP = 2  # spaces between two columns
 
 
-def show(frame: "pl.DataFrame", head_share: float, k: int = 50) -> None:
+def show(frame: "pl.DataFrame", head_share: float, k: int = 50, *, by_pair: bool = False) -> None:
     """Print recall by slice, one column per model, and the gain from SSL, at the measured k nearest to `k`.
 
+    `by_pair` says that each test pair has a list of its own.
     The last line says which model to serve.
     """
     k = min(frame["k"].unique().to_list(), key=lambda measured: (abs(measured - k), measured))
@@ -37,12 +38,13 @@ def show(frame: "pl.DataFrame", head_share: float, k: int = 50) -> None:
     heads += (["SSL - no SSL"] if "no-ssl" in names else []) + ["test\npairs"]
     rows = [[part, *_cells(figures, names, part), f"{figures[names[0], part, 'recall']['n']:,}"] for part in slices]
     foot = [_of_all(figures, names, *form) for form in _forms(k)]
-    console.out.print(f"recall@{k} on the test pairs")
+    lists = ", each with a list made from what its query took before it" if by_pair else ""
+    console.out.print(f"recall@{k} on the test pairs{lists}")
     _print_table(heads, rows, foot, [_best(figures, names, part) for part in slices])
     console.out.print(
         f"recall@{k}: share of the test pairs whose item is among the {k} nearest of the whole catalogue, without the "
-        f"items that the query took before; bold: the best [95 % interval over queries; one seed, so it leaves out the "
-        f"spread over training seeds]\n{legend(head_share)}",
+        f"items that the query took before; bold: the best {_intervals(figures['ssl', 'all', 'recall']['seeds'])}\n"
+        f"{legend(head_share)}",
         style="dim",
     )
     for note in notes(figures, names, k):
@@ -50,10 +52,26 @@ def show(frame: "pl.DataFrame", head_share: float, k: int = 50) -> None:
     console.out.print(advice(frame, k), style="bold", soft_wrap=True)
 
 
+def _intervals(seeds: int) -> str:
+    """Say what the intervals of the models and of their difference cover."""
+    if seeds > 1:
+        return f"[95 % interval over queries and {seeds} seeds]; coverage and mean popularity are those of one seed"
+    return (
+        "[95 % interval over queries]; one seed: the spread of training seeds is not in the intervals, so a difference "
+        "has none; for more seeds run: ssl-recall run --seeds 3"
+    )
+
+
 def _cells(figures: Figures, names: list[str], part: str) -> list[str]:
-    """Write the recall of each model in a slice, with an interval for those of MODELS, and the gain from SSL."""
+    """Write the recall of each model in a slice, with an interval for those of MODELS, and the gain from SSL.
+
+    The gain has an interval if it has several seeds.
+    """
     cells = [_figure(figures[name, part, "recall"], interval=name in MODELS) for name in names]
-    return cells + ([_figure(figures[CHANGE, part, "recall"], sign="+")] if "no-ssl" in names else [])
+    if "no-ssl" in names:
+        change = figures[CHANGE, part, "recall"]
+        cells.append(_figure(change, sign="+", interval=change["seeds"] > 1))
+    return cells
 
 
 def _best(figures: Figures, names: list[str], part: str) -> set[int]:
@@ -118,8 +136,7 @@ def notes(figures: Figures, names: list[str], k: int) -> Iterator[str]:
     popular, own = (figures[name, "all", "recall"]["value"] for name in ("most-popular", "ssl"))
     if popular >= own:
         yield unbeaten(popular, own)
-    change = {part: figures.get(("ssl - no-ssl", part, "recall"), {}).get("high") for part in SLICES}
-    worse = [part for part, high in change.items() if high is not None and high < 0]
+    worse = [part for part in SLICES if (row := figures.get((CHANGE, part, "recall"))) and sign_of(row, part) < 0]
     if worse:
         yield (
             f"with SSL less is recalled of {' and '.join(worse)}: try another --ssl-weight or --temperature "
@@ -156,5 +173,5 @@ def few(pairs: str) -> str:
 def _figure(row: dict[str, float | None], sign: str = "", *, interval: bool = True) -> str:
     if row["value"] is None:
         return "-"
-    ends = f" [{row['low']:{sign}.3f}, {row['high']:{sign}.3f}]" if interval else ""
+    ends = f" [{row['low']:{sign}.3f}, {row['high']:{sign}.3f}]" if interval and row["low"] is not None else ""
     return f"{row['value']:{sign}.3f}{ends}"

@@ -222,7 +222,7 @@ def test_the_table_fits_the_terminal_and_marks_the_best_of_a_row(
     lines = capsys.readouterr().out.splitlines()
     assert all(len(line) <= width for line in lines if not line.startswith(("note: ", "serve ")))
     row = next(number for number, line in enumerate(lines) if line.startswith("all "))
-    assert lines[row + below].count("[") == 3  # the intervals are below their figures where space is short
+    assert lines[row + below].count("[") == 2  # the intervals are below their figures where space is short
     frame = pl.read_parquet(run / "metrics.parquet")
     places = {(r["model"], r["slice"], r["metric"]): r for r in frame.iter_rows(named=True)}
     names = ["most-popular", "item-knn", "ease", "content-knn", "no-ssl", "ssl"]
@@ -284,7 +284,10 @@ def test_a_slice_that_loses_by_ssl_and_one_of_few_pairs_are_spoken_of() -> None:
     figures["most-popular", "cold", "recall"] = {"value": 0.0, "n": 60}
     figures["most-popular", "all", "coverage"] = {"n": 10**6}
     ends = {"all": 0.01, "head": -0.001, "tail": 0.0, "cold": None, "warm-tail": -0.1}
-    figures |= {("ssl - no-ssl", part, "recall"): {"high": high} for part, high in ends.items()}
+    figures |= {
+        ("ssl - no-ssl", part, "recall"): {"value": high, "low": high, "high": high, "seeds": 3}
+        for part, high in ends.items()
+    }
     lost, few = metrics_table.notes(figures, names, 50)
     assert lost.startswith("with SSL less is recalled of head and warm-tail: ")
     assert few == "60 cold test pairs are few: read the intervals, not the figures"

@@ -5,8 +5,10 @@ from dataclasses import replace
 import polars as pl
 import pytest
 import torch
+from polars.testing import assert_frame_equal
 
 from ssl_recall.evaluation.comparison import Truth, compare_arms, compare_models
+from ssl_recall.evaluation.seeds import average_seeds
 
 # item 0 is the head, items 1 and 2 the warm tail, item 3 is cold; query 0 has two pairs, query 1 has two
 TRUTH = Truth(
@@ -91,3 +93,28 @@ def test_the_interval_of_a_difference_is_paired() -> None:
     frame = compare_models(TRUTH, {"old": OLD, "same": OLD}, [2], 0.25, draws=200, seed=1)
     row = figure(frame, model="same - old", slice="all", metric="recall")
     assert (row["low"], row["value"], row["high"]) == (0.0, 0.0, 0.0)
+
+
+def test_the_lists_of_a_query_are_drawn_together() -> None:
+    """A list per pair, equal to the list of its query, changes no recall and no interval of recall."""
+    rows = TRUTH.pair_rows
+    offsets = torch.tensor([0, 1, 2, 2, 2])
+    by_pair = replace(
+        TRUTH,
+        pair_rows=torch.arange(4),
+        queries=TRUTH.queries[rows],
+        known=(offsets, torch.tensor([2, 2])),
+        trained=TRUTH.trained[rows],
+        owners=rows,
+    )
+    ks, pairs = [1, 2], torch.tensor([[3, 0], [3, 0], [1, 2], [1, 2]])
+    expected = compare_models(TRUTH, {"old": OLD, "new": NEW}, ks, 0.25, draws=200, seed=1)
+    lists = {"old": OLD[rows], "new": pairs}
+    frame = compare_models(by_pair, lists, ks, 0.25, draws=200, seed=1)
+    assert frame.filter(metric="recall").equals(expected.filter(metric="recall"))
+    alone = compare_models(replace(by_pair, owners=None), lists, ks, 0.25, draws=200, seed=1)
+    assert not alone.filter(metric="recall").equals(expected.filter(metric="recall"))
+    ranks = {"new": [torch.tensor([1, 0, 1, 0])], "old": [torch.tensor([0, 0, 1, 1])]}
+    whole = average_seeds(expected, TRUTH, {"old": OLD, "new": NEW}, ranks, ks, 0.25).filter(metric="recall")
+    parts = average_seeds(frame, by_pair, lists, ranks, ks, 0.25).filter(metric="recall")
+    assert_frame_equal(parts, whole)

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from stages import cli
 from stages.experiments import arms, best_trials
 from stages.experiments import tune as stage
+from stages.learning.arm import Arm
 from stages.learning.popularity_settings import PopularitySettings
 from stages.learning.settings import TrainSettings
 from stages.learning.view_settings import Transform, ViewSettings
@@ -70,7 +71,7 @@ def test_an_arm_of_which_every_trial_failed_has_nothing_to_keep(shop: Path, monk
 
 def test_lists_and_names_are_written_as_toml_has_them() -> None:
     settings = TrainSettings(hidden=[64, 32], ssl=False, threads=1, logq=False, temperature=1.23456e-05)
-    arm = arms.Arm("mine", settings, ViewSettings(transform=Transform.DROPOUT), frozenset())
+    arm = Arm("mine", settings, ViewSettings(transform=Transform.DROPOUT), frozenset())
     plain = arms.Plain(ViewSettings(), TrainSettings(threads=4), PopularitySettings())
     assert tomllib.loads("\n".join(best_trials.toml(arm, plain))) == {
         "build_views": {"transform": "dropout"},
@@ -90,6 +91,6 @@ def test_lists_and_names_are_written_as_toml_has_them() -> None:
 def test_a_half_life_is_a_line_of_compute_popularity(
     best: float | None, file: float | None, expected: list[str]
 ) -> None:
-    arm = arms.Arm("mine", TrainSettings(), None, frozenset()).tuned({"half_life": best})
+    arm = Arm("mine", TrainSettings(), None, frozenset()).tuned({"half_life": best})
     plain = arms.Plain(ViewSettings(), TrainSettings(), PopularitySettings(half_life=file))
     assert list(best_trials.toml(arm, plain)) == expected

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from stages.experiments import arms, search_space
+from stages.experiments import search_space
+from stages.learning.arm import Arm
 from stages.learning.settings import TrainSettings
 
 
@@ -37,5 +38,5 @@ def test_a_batch_that_leaves_few_steps_is_not_tried_but_the_own_is(
     interactions: int, own: int, expected: list[int]
 ) -> None:
     settings = TrainSettings(ssl=False, batch_size=own)
-    space = search_space.of_arm(arms.Arm("no-ssl", settings, None, frozenset({"ssl"})), interactions)
+    space = search_space.of_arm(Arm("no-ssl", settings, None, frozenset({"ssl"})), interactions)
     assert list(space["batch_size"]["choices"]) == expected

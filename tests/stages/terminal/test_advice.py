@@ -9,7 +9,7 @@ PARTS = ("all", "head", "tail", "cold")
 Values = tuple[float | None, ...]
 
 
-def frame(models: dict[str, Values], ties: set[tuple[str, str, str]] = frozenset()) -> pl.DataFrame:  # type: ignore[assignment]
+def frame(models: dict[str, Values], ties: set[tuple[str, str, str]] = frozenset(), seeds: int = 3) -> pl.DataFrame:  # type: ignore[assignment]
     """Return metrics.parquet for some recalls; a difference is significant unless (new, old, slice) is among `ties`."""
     rows = [
         (name, part, value, value, value)
@@ -28,7 +28,8 @@ def frame(models: dict[str, Values], ties: set[tuple[str, str, str]] = frozenset
                     rows.append((f"{new} - {old}", part, None, None, None))
     table = pl.DataFrame(rows, schema=["model", "slice", "value", "low", "high"], orient="row")
     sizes = pl.when(pl.col("value").is_null()).then(0).otherwise(900).alias("n")
-    return table.with_columns(sizes, pl.lit("recall").alias("metric"), pl.lit(50).alias("k"))
+    told = {"metric": "recall", "k": 50, "seeds": seeds}
+    return table.with_columns(sizes, *(pl.lit(value).alias(name) for name, value in told.items()))
 
 
 POPULAR = (0.1, 0.2, 0.0, 0.0)
@@ -111,3 +112,22 @@ def test_best_in_all_slices_holds_for_new_queries_and_the_warm_tail(part: str, t
     low = pl.when(pl.col("model") == "ssl - most-popular").then(-0.1 if tied else 0.1).otherwise("low").alias("low")
     more = plain.filter(slice="all").with_columns(pl.lit(part).alias("slice"), low)
     assert advice(pl.concat([plain, more]), 50) == expected
+
+
+CLOSE = {"most-popular": POPULAR, "no-ssl": (0.5, 0.6, 0.2, 0.1), "ssl": (0.51, 0.61, 0.23, 0.11)}
+DOUBT = "; one seed: a difference of up to 0.011 of all pairs counts as a tie"
+
+
+def test_a_small_difference_of_one_seed_is_a_tie() -> None:
+    assert advice(frame(CLOSE), 50) == "serve SSL: it is best in all slices"
+    said = "serve SSL: best of the tail; it recalls as much of all pairs as no SSL (0.510 and 0.500)"
+    assert advice(frame(CLOSE, seeds=1), 50) == said + DOUBT
+
+
+def test_a_large_difference_of_one_seed_is_a_tie_if_its_interval_has_zero() -> None:
+    far = CLOSE | {"ssl": (0.6, 0.7, 0.3, 0.2)}
+    assert advice(frame(far, seeds=1), 50) == "serve SSL: it is best in all slices" + DOUBT
+    said = advice(frame(far, {("ssl", "no-ssl", "all")}, seeds=1), 50)
+    assert said.startswith(
+        "serve SSL: best of the head, of the tail and of cold items; it recalls as much of all pairs"
+    )

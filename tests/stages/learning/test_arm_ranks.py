@@ -7,14 +7,15 @@ import polars as pl
 import pytest
 import torch
 
-from stages.experiments import arm_ranks, arms
+from stages.learning import arm_ranks
+from stages.learning.arm import Arm
 
 
 @pytest.fixture
 def stored(tmp_path: Path) -> tuple[arm_ranks.Cell, torch.Tensor]:
     """Write a rank file of 300 pairs, and return its ranks."""
     places = torch.arange(300, dtype=torch.int32) % 101
-    cell = arm_ranks.Cell(tmp_path, None, (), arms.Arm("mine", {}, None, frozenset()), 100, tmp_path / "a.parquet")
+    cell = arm_ranks.Cell(tmp_path, None, (), Arm("mine", {}, None, frozenset()), 100, tmp_path / "a.parquet")
     write_ranks(cell.file, pl.Series("rank", places.numpy()), json.dumps({"ranks": arm_ranks._hash(places)}))
     return cell, places
 

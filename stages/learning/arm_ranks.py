@@ -1,6 +1,6 @@
 """The rank of every test pair in its query's list, for one arm and one seed: measured once, stored in a file.
 
-A killed ablation resumes from these files and trains only changed arms again: the name of a file holds a hash of
+A killed command resumes from these files and trains only changed arms again: the name of a file holds a hash of
 everything that its content depends on.
 """
 
@@ -8,19 +8,19 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stages.learning import hardware, training_inputs
-from stages.learning.fit import Fit, K, recall_line
-from stages.learning.held_out import truth_of
 from stages.run_folder import atomic_files, reader
-from stages.run_folder.layout import ABLATION_FOLDER
-from stages.terminal.errors import NumberError
+from stages.terminal import console, signals, worker_pool
+from stages.terminal.errors import NumberError, Stopped
 
-from . import arms
+from . import hardware, training_inputs
+from .arm import Arm, trained
+from .fit import Fit, K, recall_line
+from .held_out import Targets, truth_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -40,9 +40,10 @@ class Cell:
     run: Path
     config: Path | None
     reads: tuple[str, ...]
-    arm: arms.Arm
+    arm: Arm
     depth: int
     file: Path
+    targets: Targets = Targets.ALL
 
     @property
     def seed(self) -> int:
@@ -50,13 +51,40 @@ class Cell:
         return int(self.arm.train.seed)
 
 
-def cell(job: reader.Reader, reads: Sequence[str], config: Path | None, arm: arms.Arm, seed: int, depth: int) -> Cell:
-    """Return the cell of an arm and a seed; its file name hashes version, settings, inputs and depth."""
+def cell(
+    job: reader.Reader,
+    reads: Sequence[str],
+    config: Path | None,
+    arm: Arm,
+    seed: int,
+    depth: int,
+    folder: str,
+    targets: Targets = Targets.ALL,
+) -> Cell:
+    """Return the cell of an arm and a seed; its file name in `folder` hashes version, settings, inputs and depth."""
     seeded, depth = arm.seeded(seed), max(depth, DEPTH)
-    key = seeded.key({name: job.inputs[name] for name in reads}, depth)
-    return Cell(
-        job.run, config, tuple(reads), seeded, depth, job.run / ABLATION_FOLDER / f"{arm.name}-{seed}-{key}.parquet"
-    )
+    measured = (depth,) if targets is Targets.ALL else (depth, targets)
+    key = seeded.key({name: job.inputs[name] for name in reads}, *measured)
+    file = job.run / folder / f"{arm.name}-{seed}-{key}.parquet"
+    return Cell(job.run, config, tuple(reads), seeded, depth, file, targets)
+
+
+def measure_all(stage: str, cells: Sequence[Cell], pairs: int, jobs: int, *, force: bool) -> None:
+    """Train every arm and seed without stored ranks, and print a line after each training. Raises Stopped."""
+    missing = [cell for cell in cells if force or stored(cell, pairs) is None]
+    if len(missing) < len(cells):
+        console.line(f"{stage:<26} {len(cells) - len(missing)} of {len(cells)} arms and seeds are already trained")
+    try:
+        with (
+            worker_pool.run_tasks(measure, missing, jobs) as results,
+            console.progress(stage, len(missing), "models") as advance,
+        ):
+            for cell, said in results:
+                console.line(f"{stage:<26} {cell.arm.name} seed {cell.seed}: {said}")
+                advance(1)
+    except (KeyboardInterrupt, signals.Terminated) as error:
+        text = f"stopped; finished trainings are kept; to go on run: {console.same_command()}"
+        raise Stopped(text, signals.number_of(error)) from None
 
 
 def measure(cell: Cell) -> str:
@@ -65,15 +93,14 @@ def measure(cell: Cell) -> str:
     with reader.reading(cell.run, cell.reads, cell.config) as job:
         place = hardware.device_of(cell.arm.train.device)
         hardware.use(1, place)
-        fit = arms.trained(job, cell.arm, place)
-        truth = truth_of(job)
+        fit = trained(job, cell.arm, place)
+        truth = truth_of(job, cell.targets)
         places = _places(job, fit, truth, cell.depth)
-    seconds, frame = time.monotonic() - start, _frame(truth, places)
-    about = {"best": fit.best, "epochs": len(fit.curve), "seconds": seconds, "ranks": _hash(places)}
+    about = {"best": fit.best, "epochs": len(fit.curve), "ranks": _hash(places)}
     with atomic_files.replacing(cell.file) as file:
         told = {"arm": cell.arm.name, **cell.arm.as_json(), **about}
-        frame.write_parquet(file, compression="zstd", metadata={ABOUT: json.dumps(told)})
-    return f"{recall_line(fit.best)}; test {_said(truth, places)}; {seconds:.1f} s"
+        frame_of(truth, places).write_parquet(file, compression="zstd", metadata={ABOUT: json.dumps(told)})
+    return f"{recall_line(fit.best)}; test {_said(truth, places)}; {time.monotonic() - start:.1f} s"
 
 
 def stored(cell: Cell, pairs: int) -> "torch.Tensor | None":
@@ -92,41 +119,51 @@ def stored(cell: Cell, pairs: int) -> "torch.Tensor | None":
     return places if whole else None
 
 
-def sweep(run: Path, cells: Mapping[tuple[str, int], Cell]) -> None:
+def measured(cell: Cell, pairs: int) -> "torch.Tensor":
+    """Read the ranks that `measure_all` stored: (P,) int32, 0 for null."""
+    found = stored(cell, pairs)
+    assert found is not None, "measured before"
+    return found
+
+
+def sweep(folder: Path, cells: Iterable[Cell]) -> None:
     """Delete the rank files of outdated arms; keep those of all `cells`, of unpicked arms and seeds too."""
-    current = {cell.file.name for cell in cells.values()}
-    for path in (run / ABLATION_FOLDER).glob("*.parquet"):
+    current = {cell.file.name for cell in cells}
+    for path in folder.glob("*.parquet"):
         if NAME.fullmatch(path.name) and path.name not in current:
             path.unlink(missing_ok=True)
 
 
-def seeds_of(run: Path) -> set[int]:
+def seeds_of(folder: Path) -> set[int]:
     """Return the seeds that have rank files."""
-    found = (NAME.fullmatch(path.name) for path in (run / ABLATION_FOLDER).glob("*.parquet"))
+    found = (NAME.fullmatch(path.name) for path in folder.glob("*.parquet"))
     return {int(match["seed"]) for match in found if match}
 
 
 def _places(job: reader.Reader, fit: Fit, truth: "Truth", depth: int) -> "torch.Tensor":
-    """Rank the catalogue for the test queries, with their history before the test: -> (P,) int32, 0 beyond `depth`."""
-    from ssl_recall.data.histories import so_far
+    """Rank the catalogue for each list, with the history before it: -> (P,) int32, 0 beyond `depth`."""
+    from ssl_recall.data.histories import newest, so_far
     from ssl_recall.embedding import embed_items, embed_queries
     from ssl_recall.evaluation import metrics, retrieval
 
     items, queries, history = fit.catalogue, fit.asked, fit.settings.history
     rows, histories = truth.queries.to(fit.device), None
-    if history:
+    offsets, taken = (part.to(fit.device) for part in truth.known)
+    if history and truth.owners is not None:
+        histories = newest(offsets, taken, history)
+    elif history:
         log = training_inputs.interactions_before_test(job, queries.rows).to(fit.device)
         histories = so_far(log, rows, history)
     asked = embed_queries(fit.model, queries, rows, histories, items)
     found = embed_items(fit.model, items)
     if not (asked.isfinite().all() and found.isfinite().all()):
         raise NumberError("a vector is not finite; lower --learning-rate or raise --temperature", "NON_FINITE")
-    offsets, taken = truth.known
-    lists, _ = retrieval.top_k(asked, found, depth, (offsets.to(fit.device), taken.to(fit.device)))
+    lists, _ = retrieval.top_k(asked, found, depth, (offsets, taken))
     return metrics.ranks(lists.cpu(), truth.pair_rows, truth.pair_items)
 
 
-def _frame(truth: "Truth", places: "torch.Tensor") -> "pl.DataFrame":
+def frame_of(truth: "Truth", places: "torch.Tensor") -> "pl.DataFrame":
+    """Return the ranks (P,) with the query and the item of each pair; null stands for 0."""
     import polars as pl
 
     rank = pl.Series(places.numpy(), dtype=pl.Int32)
