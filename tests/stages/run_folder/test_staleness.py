@@ -32,7 +32,7 @@ POPULARITY = pl.DataFrame({"item_id": ["a", "b"], "count": [3, 1], "p": [0.75, 0
 TRAIN = b"who took what"
 CHANGED: dict[str, dict[str, Any]] = {  # settings since 0.2.0, as CHANGELOG.md says
     "prepare": {"max_values": 32},
-    "evaluate": {"baselines": ["auto"]},
+    "evaluate": {"baselines": ["auto"], "targets": "all"},
 }
 
 
