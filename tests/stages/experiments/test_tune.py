@@ -10,7 +10,7 @@ import optuna
 import polars as pl
 import pytest
 
-from stages.experiments import arms, search_space
+from stages.experiments import search_space
 from stages.experiments import tune as stage
 from stages.run_folder.job import Job
 from stages.run_folder.layout import CONTRACT
@@ -301,7 +301,7 @@ def test_a_trial_of_another_kind_is_tried_again(
 
 def test_the_value_of_a_trial_is_the_mean_over_its_seeds(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        arms, "trained", lambda job, arm, place: SimpleNamespace(curve=[{}], best=recalls(arm.train.seed))
+        stage, "trained", lambda job, arm, place: SimpleNamespace(curve=[{}], best=recalls(arm.train.seed))
     )
     tune("--arm", "no-ssl", "--trials", "1", "--seeds", "3")
     (row,) = rows(shop, "no-ssl")
