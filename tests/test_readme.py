@@ -71,8 +71,11 @@ def test_the_commands_of_the_readme_run(tmp_path: Path) -> None:
         if command.startswith("ssl-recall init"):
             settings = tmp_path / "ssl-recall.toml"
             assert "\n[train]\n" in settings.read_text()
-            few = "\n[train]\nssl_warmup_steps = 5\nepochs = 3\n"
-            settings.write_text(settings.read_text().replace("\n[train]\n", few) + SHORT)
+            text = settings.read_text()
+            for name, few in (("ssl_warmup_steps", 5), ("epochs", 3)):
+                text, count = re.subn(rf"^(# )?{name} = \d+", f"{name} = {few}", text, flags=re.MULTILINE)
+                assert count == 1
+            settings.write_text(text + SHORT)
     for script in blocks("python"):
         subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
     vectors = pl.read_parquet(tmp_path / "new.parquet")
