@@ -48,7 +48,7 @@ def made(folder: Path, tables: dict[str, pl.DataFrame], history: int, **settings
     run = folder / "run"
     prepare(**paths, run=run, validation_share=0.2, test_share=0.2, **settings)
     compute_popularity(run)
-    train(run, history=history, **SMALL)
+    train(run, history=history, query_id_dropout=0.5, **SMALL)
     export_embeddings(run, ssl=False)
     return run
 
