@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ssl_recall.kernels.pooling import Pooling, pool, pooling
+from ssl_recall.kernels.pooling import Pooling, pool, pool_all, pooling
 from ssl_recall.kernels.tensors import with_each
 
 bags_of_rows = st.lists(st.lists(st.integers(0, 6), min_size=1, max_size=5), min_size=1, max_size=8)
@@ -35,6 +35,29 @@ def test_means_and_gradients_are_those_of_a_dense_table(bags: list[list[int]], p
     assert gradient.is_coalesced()
     assert gradient.indices()[0].tolist() == sorted({row for bag in bags for row in bag})
     torch.testing.assert_close(gradient.to_dense(), expected, rtol=1e-6, atol=1e-7)  # shares are float32
+
+
+@given(bags_of_rows, st.sampled_from([None, 1, 2, 64]), st.integers(0, 99))
+@settings(max_examples=40, deadline=None)
+def test_where_each_row_is_in_a_bag_the_gradient_is_dense(bags: list[list[int]], piece: int | None, seed: int) -> None:
+    bags = [*bags, list(range(7))]
+    source = torch.Generator().manual_seed(seed)
+    rows = torch.randn(7, 3, generator=source, dtype=torch.float64).requires_grad_()
+    weight = torch.randn(len(bags), 3, generator=source, dtype=torch.float64)
+    by_hand = torch.stack([rows[bag].mean(0) for bag in bags])
+    found = pool_all(rows, with_each(plan_of(bags, piece), Tensor.clone))
+    torch.testing.assert_close(found, by_hand)
+    (expected,) = torch.autograd.grad((by_hand * weight).sum(), rows)
+    (gradient,) = torch.autograd.grad((found * weight).sum(), rows)
+    assert not gradient.is_sparse
+    torch.testing.assert_close(gradient, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_rows_that_are_in_no_bag_are_refused_where_each_must_be() -> None:
+    rows = torch.zeros(3, 2).requires_grad_()
+    how = pooling(torch.tensor([0, 2]), torch.tensor([2]), torch.tensor([0]))
+    with pytest.raises(AssertionError, match="each row is in a bag"):
+        pool_all(rows, how).sum().backward()
 
 
 def test_it_is_what_torch_computes_with_a_sparse_table() -> None:
