@@ -39,19 +39,18 @@ def before(log: Interactions, rows: Tensor, size: int) -> Histories:
     assert log.until is not None, "an order in time needs times"
     ends = log.until.index_select(0, rows)
     starts = log.offsets.index_select(0, log.queries.index_select(0, rows))
-    return _ending(log, starts, ends, size)
+    return _ending(log.items, starts, ends, size)
 
 
 def so_far(log: Interactions, queries: Tensor, size: int) -> Histories:
     """Return what each query (B,) took in the whole log: with a clock the newest `size` items, without one all."""
     starts, ends = (log.offsets.index_select(0, queries + next_one) for next_one in (0, 1))
-    return _ending(log, starts, ends, None if log.until is None else size)
+    return _ending(log.items, starts, ends, None if log.until is None else size)
 
 
 def newest(offsets: Tensor, items: Tensor, size: int) -> Histories:
     """Return the last `size` items of each history: offsets (B + 1,), items (E,) in the order of time."""
-    lengths = offsets.diff().clamp(max=size)
-    return Histories(items.index_select(0, concatenated_ranges(offsets[1:] - lengths, lengths)).long(), lengths)
+    return _ending(items, offsets[:-1], offsets[1:], size)
 
 
 def others(log: Interactions, rows: Tensor, size: int, source: torch.Generator) -> Histories:
@@ -83,11 +82,11 @@ def hidden(histories: Histories, which: Tensor) -> Histories:
     return _without(histories, which.index_select(0, histories.owners))
 
 
-def _ending(log: Interactions, starts: Tensor, ends: Tensor, size: int | None) -> Histories:
+def _ending(items: Tensor, starts: Tensor, ends: Tensor, size: int | None) -> Histories:
     lengths = ends - starts
     if size is not None:
         lengths = lengths.clamp(max=size)
-    return Histories(log.items.index_select(0, concatenated_ranges(ends - lengths, lengths)).long(), lengths)
+    return Histories(items.index_select(0, concatenated_ranges(ends - lengths, lengths)).long(), lengths)
 
 
 def _without(histories: Histories, left_out: Tensor) -> Histories:
